@@ -1,0 +1,236 @@
+"""The pipeline of the series in one file: run it to compile it."""
+
+from importlib.metadata import version
+
+from kfp import compiler, dsl, kubernetes
+from kfp.dsl import InputPath, OutputPath
+
+
+def load_iris_data(data: OutputPath("Dataset"), target: OutputPath("Dataset")):
+    """Write the iris measurements and their species as two CSV files."""
+    import pandas as pd
+    from sklearn.datasets import load_iris
+
+    iris = load_iris()
+    pd.DataFrame(iris.data, columns=iris.feature_names).to_csv(data, index=False)
+    pd.DataFrame(iris.target, columns=["target"]).to_csv(target, index=False)
+
+
+IMAGE = "mlflow-kubeflow-notebooks/python:0.1.0"
+
+
+def from_image(function):
+    """Make a component of an image that has every package already: its tasks install nothing."""
+    return dsl.component(function, base_image=IMAGE, install_kfp_package=False)
+
+
+def train_from_csv(
+    train_data: InputPath("Dataset"),
+    train_target: InputPath("Dataset"),
+    kernel: str,
+    model: OutputPath("Model"),
+    input_example: OutputPath("Artifact"),
+    signature: OutputPath("Artifact"),
+    conda_env: OutputPath("Artifact"),
+    params: OutputPath("Artifact"),
+    metrics: OutputPath("Artifact"),
+):
+    """Train an SVC on four fifths of the rows, score it on the rest, write what MLflow needs."""
+    import json
+    import platform
+    from importlib.metadata import version
+
+    import dill
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.model_selection import train_test_split
+    from sklearn.svm import SVC
+
+    kernels = ("linear", "poly", "rbf", "sigmoid")
+    if kernel not in kernels:
+        raise ValueError(f"kernel={kernel!r} is unknown to SVC: take one of {', '.join(kernels)}.")
+    X, y = pd.read_csv(train_data), pd.read_csv(train_target)["target"]
+    split = {"test_size": 0.2, "random_state": 7}
+    X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, **split)
+    classifier = SVC(kernel=kernel).fit(X_train, y_train)
+    predicted = classifier.predict(X_test)
+
+    pip = [f"{name}=={version(name)}" for name in ("mlflow", "dill", "pandas", "scikit-learn")]
+    needs = [f"python={platform.python_version()}", "pip", {"pip": pip}]
+    for_serving = {
+        model: classifier,
+        input_example: X_train.sample(1, random_state=7),
+        signature: infer_signature(X_train, predicted),
+        conda_env: {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": needs},
+    }
+    for path, value in for_serving.items():
+        with open(path, "wb") as file:
+            dill.dump(value, file)
+    about_the_run = {
+        params: {"kernel": kernel, "C": classifier.C, "gamma": classifier.gamma, **split},
+        metrics: {
+            "accuracy": accuracy_score(y_test, predicted),
+            "f1_macro": f1_score(y_test, predicted, average="macro"),
+        },
+    }
+    for path, value in about_the_run.items():
+        with open(path, "w") as file:
+            json.dump(value, file)
+
+
+def upload_sklearn_model_to_mlflow(
+    model_name: str,
+    model: InputPath("Model"),
+    input_example: InputPath("Artifact"),
+    signature: InputPath("Artifact"),
+    conda_env: InputPath("Artifact"),
+    params: InputPath("Artifact"),
+    metrics: InputPath("Artifact"),
+    experiment_name: str,
+    job_id: str,
+    mlflow_tracking_uri: str,
+    mlflow_s3_endpoint_url: str,
+    artifact_location: str = "",
+) -> str:
+    """Save the model in MLflow's format, upload it to a run, return the run's id."""
+    import contextlib
+    import json
+    import os
+    import re
+    import tempfile
+    import urllib.request
+
+    import dill
+    import mlflow
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model_name) or ".." in model_name:
+        raise ValueError(
+            f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'."
+        )
+    try:
+        urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). "
+            "Start it, or mend the address."
+        )
+
+    scratch = tempfile.TemporaryDirectory()
+    folder = os.path.join(scratch.name, model_name)
+    mlflow.sklearn.save_model(
+        path=folder,
+        serialization_format="cloudpickle",
+        sk_model=dill.load(open(model, "rb")),
+        input_example=dill.load(open(input_example, "rb")),
+        signature=dill.load(open(signature, "rb")),
+        conda_env=dill.load(open(conda_env, "rb")),
+    )
+
+    os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds
+    mlflow.set_tracking_uri(mlflow_tracking_uri)
+    client = mlflow.MlflowClient()
+    if artifact_location and client.get_experiment_by_name(experiment_name) is None:
+        client.create_experiment(experiment_name, artifact_location)
+    experiment_id = mlflow.set_experiment(experiment_name).experiment_id
+    tags = {"kfp_job_id": job_id, "model_name": model_name}
+    query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
+    runs = client.search_runs([experiment_id], query)  # a retried task finds its first try's run
+    run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
+    run_id = run.info.run_id
+    try:
+        client.update_run(run_id, status="RUNNING")
+        if "failure" in run.data.tags:
+            client.delete_tag(run_id, "failure")
+        for name, value in json.load(open(params)).items():
+            client.log_param(run_id, name, value)
+        for name, value in json.load(open(metrics)).items():
+            client.log_metric(run_id, name, value)
+        client.log_artifact(run_id, folder)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the server may be what failed
+            client.set_tag(run_id, "failure", f"{type(error).__name__}: {error}")
+            client.set_terminated(run_id, "FAILED")
+        raise RuntimeError(
+            f"Run {run_id} could not be filled and is FAILED: {error}. "
+            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
+            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}."
+        )
+    client.set_terminated(run_id)
+    scratch.cleanup()
+    return run_id
+
+
+STOCK_IMAGE = "python:3.11.14-slim"
+PACKAGES = {
+    load_iris_data: ["pandas", "scikit-learn"],
+    train_from_csv: ["dill", "pandas", "scikit-learn", "mlflow"],
+    upload_sklearn_model_to_mlflow: ["dill", "pandas", "scikit-learn", "mlflow", "boto3"],
+}
+
+
+def from_packages(function):
+    """Make a component of a stock Python image: each task installs its packages when it starts."""
+    pinned = [f"{name}=={version(name)}" for name in PACKAGES[function]]
+    return dsl.component(function, base_image=STOCK_IMAGE, packages_to_install=pinned)
+
+
+def make_pipeline(component):
+    """Wire the three functions, each made a component by ``component``, into the pipeline."""
+
+    @dsl.pipeline(name="mlflow-pipeline")
+    def mlflow_pipeline(
+        kernel: str = "rbf",
+        model_name: str = "svc",
+        experiment_name: str = "iris",
+        mlflow_tracking_uri: str = "http://mlflow-server-service.mlflow-system.svc:5000",
+        mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
+        artifact_location: str = "",
+        s3_secret_name: str = "mlpipeline-minio-artifact",
+    ) -> str:
+        iris = component(load_iris_data)()
+        training = component(train_from_csv)(
+            train_data=iris.outputs["data"],
+            train_target=iris.outputs["target"],
+            kernel=kernel,
+        )
+        upload = component(upload_sklearn_model_to_mlflow)(
+            model_name=model_name,
+            model=training.outputs["model"],
+            input_example=training.outputs["input_example"],
+            signature=training.outputs["signature"],
+            conda_env=training.outputs["conda_env"],
+            params=training.outputs["params"],
+            metrics=training.outputs["metrics"],
+            experiment_name=experiment_name,
+            job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            mlflow_tracking_uri=mlflow_tracking_uri,
+            mlflow_s3_endpoint_url=mlflow_s3_endpoint_url,
+            artifact_location=artifact_location,
+        )
+        upload.set_caching_options(False)  # an upload out of a cache would upload nothing
+        upload.set_retry(num_retries=1, backoff_duration="5s")
+        kubernetes.use_secret_as_env(
+            upload,
+            secret_name=s3_secret_name,
+            secret_key_to_env={
+                "accesskey": "AWS_ACCESS_KEY_ID",
+                "secretkey": "AWS_SECRET_ACCESS_KEY",
+            },
+            optional=True,  # where the MLflow server holds the keys, there need be no secret
+        )
+        for task in (iris, training, upload):
+            task.set_cpu_request("250m").set_cpu_limit("1")
+            task.set_memory_request("512Mi").set_memory_limit("1Gi")
+            kubernetes.set_security_context(task, run_as_user=1000, run_as_non_root=True)
+            if component is from_packages:
+                task.set_env_variable("HOME", "/tmp")  # where a user without a home can install
+        return upload.output
+
+    return mlflow_pipeline
+
+
+if __name__ == "__main__":
+    compiler.Compiler().compile(make_pipeline(from_image), "mlflow_pipeline.yaml")
+    compiler.Compiler().compile(make_pipeline(from_packages), "mlflow_pipeline_packages.yaml")

@@ -1,0 +1,107 @@
+"""Take the pictures of the MLflow UI that the notebooks show: ``python tests/pictures.py``.
+
+The servers, their data and two runs of the pipeline are made for the pictures, in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from browser import chromium
+from kfp import local
+from playwright.sync_api import Page, expect
+
+from helpers import local_pipeline, mlflow_pipeline, settings, stack
+
+IMAGES = settings.NOTEBOOKS / "images"
+# Wide enough for the page, small enough to be read where it is shown at 700 pixels.
+VIEW = {"width": 1100, "height": 520}
+NOT_NEEDED, NEEDED = ["Dataset", "Source", "Models"], ["accuracy", "f1_macro", "kernel"]
+
+
+def run_pipeline(servers: stack.Stack, kernel: str) -> str:
+    """Run the pipeline once and return the id of the run that it leaves in experiment ``iris``."""
+    pipeline = mlflow_pipeline.make_pipeline(mlflow_pipeline.from_image)
+    with local_pipeline.task_states("pipeline.log"):
+        return pipeline(
+            kernel=kernel, mlflow_tracking_uri=servers.tracking_uri, mlflow_s3_endpoint_url=servers.s3_endpoint_url or ""
+        ).output
+
+
+def open_page(page: Page, servers: stack.Stack, path: str) -> None:
+    """Open a page of the UI past its mode for generative AI, without the assistant beside it."""
+    page.goto(f"{servers.tracking_uri}/#/{path}?workflowType=machine_learning")
+    close = page.locator("[data-component-id='mlflow.assistant.chat_panel.close']")
+    close.click()
+    expect(close).to_be_hidden()
+
+
+def show_runs(page: Page) -> None:
+    """Show the columns that tell the runs apart."""
+    expect(page.get_by_text("2 matching runs")).to_be_visible()
+    page.get_by_role("button", name="Columns", exact=True).click()
+    columns = page.get_by_role("dialog")
+    for name in NOT_NEEDED + NEEDED:
+        columns.get_by_text(name, exact=True).click()
+    page.keyboard.press("Escape")
+    expect(columns).to_be_hidden()
+    for kernel in ("rbf", "linear"):
+        expect(page.get_by_role("gridcell", name=kernel, exact=True)).to_be_visible()
+
+
+def show_mlmodel(page: Page) -> None:
+    """Open the model's folder and look at its file ``MLmodel``."""
+    files = page.locator(".mlflow-artifact-view")
+    files.get_by_text("svc", exact=True).click()
+    files.get_by_text("MLmodel", exact=True).click()
+    expect(page.get_by_text("python_function")).to_be_visible()
+
+
+def save(page: Page, name: str, secrets: list[str]) -> None:
+    """Take the picture, after a look for what must not be in it."""
+    seen = [secret for secret in secrets if secret in page.inner_text("body")]
+    if seen:
+        raise SystemExit(f"{name} would show {len(seen)} of this machine's paths, names or keys: no picture taken.")
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.move(0, 0)
+    picture = before = None
+    while picture is None or picture != before:  # until the page has settled
+        before, picture = picture, page.screenshot(animations="disabled")
+        page.wait_for_timeout(1000)
+    (IMAGES / name).write_bytes(picture)
+    print(f"{name}: {len(picture) / 1000:.0f} kB")
+
+
+def main() -> None:
+    """Start the servers, make the data, take the pictures, and end and delete the former."""
+    private = [str(Path.home()) + os.sep, str(settings.ROOT)]
+    for variable in [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_", "_SERIES_"))]:
+        del os.environ[variable]
+    expect.set_options(timeout=30_000)  # milliseconds
+    os.environ |= settings.QUIET | {"LOGNAME": "learner", "USER": "learner"}
+    with tempfile.TemporaryDirectory() as folder:
+        settings.ROOT = Path(folder)
+        os.chdir(folder)
+        try:
+            servers = stack.connect()
+            private += [folder, *(value for name, value in os.environ.items() if name.startswith("AWS_"))]
+            local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root="pipeline_root")
+            run_id = [run_pipeline(servers, kernel) for kernel in ("rbf", "linear")][0]
+            with chromium() as browser:
+                page = browser.new_page(viewport=VIEW, color_scheme="light")
+                open_page(page, servers, "experiments/1/runs")
+                show_runs(page)
+                save(page, "mlflow_runs.png", private)
+                page = browser.new_page(viewport=VIEW, color_scheme="light")
+                open_page(page, servers, f"experiments/1/runs/{run_id}/artifacts")
+                show_mlmodel(page)
+                save(page, "mlflow_artifacts.png", private)
+        finally:
+            stack.stop()
+            os.chdir(IMAGES)
+
+
+if __name__ == "__main__":
+    main()

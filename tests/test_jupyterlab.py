@@ -1,0 +1,65 @@
+"""The series in a real JupyterLab, in a real browser, as `make lab` opens it."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import lab
+import pytest
+from browser import chromium
+
+NAME, TITLE = "02_track_on_a_server.ipynb", "Track a model on a server"
+NEXT, NEXT_TITLE = "03_write_components.ipynb", "Write components"
+
+
+@pytest.fixture(scope="module")
+def jupyterlab(checkout, tmp_path_factory):
+    """JupyterLab on a checkout whose path has a space, with settings of nobody; its address with the token."""
+    ignored = shutil.ignore_patterns(".ipynb_checkpoints")
+    shutil.copytree(Path(__file__).parent.parent / "notebooks", checkout.root / "notebooks", ignore=ignored)
+    home, port, token = tmp_path_factory.mktemp("home"), lab.free_port(), secrets.token_hex(16)
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "JUPYTER", "MLFLOW_", "XDG_", "_SERIES_"))}
+    own.pop("NB_PREFIX", None)
+    own |= {
+        "HOME": str(home), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(checkout.root), "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_TOKEN": token,
+    }
+    log = home / "jupyterlab.log"
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+             "--ServerApp.port_retries=0", "--ServerApp.root_dir=."],
+            cwd=checkout.root, env=own, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        lab.wait_for(f"http://localhost:{port}/api", process, log)
+        yield f"http://localhost:{port}/lab?token={token}"
+    finally:
+        process.terminate()  # it ends its kernels; the servers of the series are the checkout's to end
+        process.wait(30)
+
+
+def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyterlab, checkout):
+    assert " " in str(checkout.root)
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(jupyterlab)
+        panel = lab.open_notebook(page, NAME, TITLE)
+        notebook = lab.run_all(page, panel, checkout.root / "notebooks" / NAME)
+        lab.check_images(panel, notebook)
+
+        direct = lab.follow(panel, "Open the files of this run in the MLflow UI")
+        lab.show_mlmodel(direct, "svc")
+        through = lab.follow(panel, "the same through Jupyter")
+        lab.show_mlmodel(through, "svc")
+        port = urlsplit(direct.url).port
+        assert urlsplit(through.url).netloc == urlsplit(jupyterlab).netloc
+        assert urlsplit(through.url).path == f"/proxy/{port}/"
+        assert urlsplit(through.url).fragment == urlsplit(direct.url).fragment
+
+        page.bring_to_front()
+        panel.get_by_role("link", name=NEXT_TITLE, exact=True).click()
+        lab.shown_notebook(page, NEXT, NEXT_TITLE)
