@@ -53,7 +53,10 @@ class OwnKernel(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         """The kernel of this interpreter."""
-        return KernelSpec(**get_kernel_dict())
+        spec = KernelSpec(**get_kernel_dict())
+        # It is interrupted before it ends, and if it is idle by then it may report that as an error of its own.
+        spec.argv += ["--log-level=CRITICAL"]
+        return spec
 
 
 def find(names: list[str], folder: Path = settings.NOTEBOOKS) -> list[Path]:
