@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import collections
 import contextlib
 import io
 import logging
@@ -10,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +35,7 @@ class PipelineError(settings.SeriesError):
 def task_states(log: str | os.PathLike = "pipeline.log") -> Iterator[None]:
     """Print one line per task as it changes state, and put everything else into a log.
 
-    `kfp.local` prints some ninety lines a task, with clock times and paths.
+    A task that a loop starts many times has one line of the kind for all of them, which counts. `kfp.local` prints some ninety lines a task, with clock times and paths.
 
     Parameters
     ----------
@@ -71,6 +73,7 @@ def task_states(log: str | os.PathLike = "pipeline.log") -> Iterator[None]:
             else:
                 failed = tee.failed
             finally:
+                tee.end_line()
                 sys.executable = interpreter
                 os.environ["PATH"] = search_path
     if failed:
@@ -83,39 +86,67 @@ class _Tee(io.TextIOBase):
 
     def __init__(self, log: io.TextIOBase, screen: io.TextIOBase) -> None:
         self._log, self._screen = log, screen
-        self._rest = ""
-        self._cause = None
+        self._lock = threading.RLock()
+        self._of_thread = threading.local()  # tasks of a loop run side by side: what each has said so far
         self.failed: dict[str, str] = {}  # task: why; without those of which a later try succeeded
         self.failed_once: dict[str, str] = {}
+        self._running: collections.Counter[str] = collections.Counter()
+        self._open: str | None = None  # the task whose end stands on the last line, which can still change
+        self._ends: collections.Counter[str] = collections.Counter()  # of that task: states to numbers
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        self._log.flush()
-        *lines, self._rest = (self._rest + _ANSI.sub("", text)).split("\n")
-        for line in lines:
-            self._read(line)
+        with self._lock:
+            self._log.write(text)
+            self._log.flush()
+            rest = getattr(self._of_thread, "rest", "")
+            *lines, self._of_thread.rest = (rest + _ANSI.sub("", text)).split("\n")
+            for line in lines:
+                self._read(line)
         return len(text)
 
     def _read(self, line: str) -> None:
         if match := _STARTED.search(line):
-            self._cause = None
-            self._say(match[1], "running")
+            self._of_thread.cause = None
+            if not self._running[match[1]] and self._open != match[1]:
+                self.end_line()
+                self._show(f"{match[1]:<32}running\n")
+            self._running[match[1]] += 1
         elif match := _CACHED.search(line):
-            self._say(match[1], "cached")
+            self._say_end(match[1], "cached")
         elif match := _ENDED.search(line):
-            self._say(match[1], _STATES.get(match[2], match[2].lower()))
+            self._running[match[1]] -= 1
+            self._say_end(match[1], _STATES.get(match[2], match[2].lower()))
             if match[2] == "FAILURE":
-                self.failed[match[1]] = self._cause or "it ended without an exception."
+                self.failed[match[1]] = getattr(self._of_thread, "cause", None) or "it ended without an exception."
                 self.failed_once |= self.failed
             else:
                 self.failed.pop(match[1], None)
         elif match := _EXCEPTION.match(line):
-            self._cause = match[1]
+            self._of_thread.cause = match[1]
         elif _KILLED.match(line):
-            self._cause = "it was killed, most likely because the memory ran out. Free some and run it again."
+            self._of_thread.cause = "it was killed, most likely because the memory ran out. Free some and run it again."
 
-    def _say(self, task: str, state: str) -> None:
-        self._screen.write(f"{task:<32}{state}\n")
+    def _say_end(self, task: str, state: str) -> None:
+        again = self._open == task
+        if not again:
+            self.end_line()
+        self._open = task
+        self._ends[state] += 1
+        times = sum(self._ends.values()) > 1
+        ends = [f"{state} {count} times" if times else state for state, count in sorted(self._ends.items())]
+        self._show(("\r" if again else "") + f"{task:<32}" + ", ".join(ends).replace(" 1 times", " once"))
+        if state == "failed" and not self._running[task]:
+            self.end_line()  # if it is tried again, that is news
+
+    def end_line(self) -> None:
+        """Let nothing more be counted into the last line."""
+        if self._open:
+            self._show("\n")
+        self._open = None
+        self._ends.clear()
+
+    def _show(self, text: str) -> None:
+        self._screen.write(text)
         self._screen.flush()
 
     def writable(self) -> bool:

@@ -34,6 +34,7 @@ def train_from_csv(
     conda_env: OutputPath("Artifact"),
     params: OutputPath("Artifact"),
     metrics: OutputPath("Artifact"),
+    C: float = 1.0,
 ):
     """Train an SVC on four fifths of the rows, score it on the rest, write what MLflow needs."""
     import json
@@ -50,10 +51,12 @@ def train_from_csv(
     kernels = ("linear", "poly", "rbf", "sigmoid")
     if kernel not in kernels:
         raise ValueError(f"kernel={kernel!r} is unknown to SVC: take one of {', '.join(kernels)}.")
+    if not 0 < C < float("inf"):
+        raise ValueError(f"C={C} is no penalty of an SVC: take a number above zero.")
     X, y = pd.read_csv(train_data), pd.read_csv(train_target)["target"]
     split = {"test_size": 0.2, "random_state": 7}
     X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, **split)
-    classifier = SVC(kernel=kernel).fit(X_train, y_train)
+    classifier = SVC(kernel=kernel, C=C).fit(X_train, y_train)
     predicted = classifier.predict(X_test)
 
     pip = [f"{name}=={version(name)}" for name in ("mlflow", "dill", "pandas", "scikit-learn")]

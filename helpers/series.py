@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 # nbformat brings jsonschema, which spends more than two seconds on a grammar for addresses that no notebook needs.
@@ -27,7 +28,11 @@ from jupyter_client.manager import AsyncKernelManager
 
 from helpers import settings, stack
 
-_CHECKS = {"kernel": settings.check_kernel, "model_name": settings.check_model_name}
+_CHECKS = {
+    "kernel": settings.check_kernel,
+    "model_name": settings.check_model_name,
+    "registered_model_name": partial(settings.check_model_name, parameter="registered_model_name"),
+}
 NEEDS_CLUSTER = "06_run_on_kubeflow"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -130,13 +130,15 @@ def begin_notebook(name: str) -> Path:
     return folder
 
 
-def check_model_name(model_name: str) -> None:
+def check_model_name(model_name: str, parameter: str = "model_name") -> None:
     """Refuse a model name that is no safe folder name or S3 key.
 
     Parameters
     ----------
     model_name : str
         Letters, digits, ``.``, ``_`` and ``-``; starts with a letter or a digit.
+    parameter : str
+        What the message calls it.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def check_model_name(model_name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model_name) or ".." in model_name:
         raise SeriesError(
-            f"model_name={model_name!r} is not usable: take 1 to 100 letters, digits, '.', '_' or '-', "
+            f"{parameter}={model_name!r} is not usable: take 1 to 100 letters, digits, '.', '_' or '-', "
             "beginning with a letter or a digit, for example 'svc'."
         )
 

@@ -24,7 +24,7 @@ import filelock
 import psutil
 import requests
 
-from helpers import settings
+from helpers import serving, settings
 
 BUCKET = "mlflow"
 USUAL_PORTS = {"mlflow": 5000, "s3": 9000}
@@ -240,7 +240,7 @@ def start() -> Stack:
 
 
 def stop() -> list[str]:
-    """End exactly the processes that `start` started; the data stay.
+    """End exactly the processes that `start` and `serving.start` started; the data stay.
 
     Returns
     -------
@@ -251,6 +251,7 @@ def stop() -> list[str]:
         return []
     with _locked():
         state = _read_state()
+        serving.stop_all(settings.work_dir())
         running = [name for name in ("mlflow", "s3") if _alive(state, name) or _strays(state, name)]
         for name in running:
             _end(state, name)

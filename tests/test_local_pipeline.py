@@ -33,6 +33,13 @@ def refuse(text: str) -> str:
 
 
 @component
+def refuse_a_word(text: str) -> str:
+    if text == "a word":
+        raise ValueError(f"{text} is refused")
+    return text
+
+
+@component
 def be_killed(text: str) -> str:
     import os
 
@@ -185,7 +192,7 @@ def test_last_try_that_fails_is_a_failure(folder):
         pipeline_of(refuse, num_retries=1)()
 
 
-def test_tasks_side_by_side_leave_nothing_of_kfp_behind(folder, capfd):
+def test_tasks_side_by_side_share_a_line_and_leave_nothing_of_kfp_behind(folder, capfd):
     @dsl.pipeline(name="loop")
     def loop():
         with dsl.ParallelFor(["a", "b", "c"]) as text:
@@ -194,10 +201,20 @@ def test_tasks_side_by_side_leave_nothing_of_kfp_behind(folder, capfd):
     for _ in range(3):
         with task_states():
             loop()
-    out = capfd.readouterr().out
-    assert out.count("running") == out.count("succeeded") == 9
+    ends = "\r".join(f"{'echo':<32}succeeded{times}" for times in ("", " 2 times", " 3 times"))
+    assert capfd.readouterr().out == 3 * (state("echo", "running") + ends + "\n"), "one line of each kind, which counts"
     print("not indented")
     assert capfd.readouterr().out == "not indented\n"
+
+
+def test_one_of_many_side_by_side_fails_with_its_own_cause(folder):
+    @dsl.pipeline(name="loop")
+    def loop():
+        with dsl.ParallelFor(["a", "a word", "b", "c"], parallelism=2) as text:
+            refuse_a_word(text=text)
+
+    with pytest.raises(PipelineError, match="Task 'refuse-a-word' failed: ValueError: a word is refused"), task_states():
+        loop()
 
 
 def test_cached_task_says_so(folder, capfd):
