@@ -21,13 +21,23 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from helpers import settings, stack
 from helpers.series import NotebookError, OwnKernel, Progress
 
-PIPELINE_FILE = settings.ROOT / "helpers" / "mlflow_pipeline.py"
+# A cell's tag is the name of the file in helpers/ that collects it; and what that file compiles, if it does.
+COLLECTED = {
+    "mlflow_pipeline": "The pipeline of the series in one file: run it to compile it.",
+    "gate": "The component that decides which registered model is the champion.",
+    "sweep_pipeline": "The pipeline that sweeps kernels and penalties: run it to compile it.",
+    "lean_pipeline": "The pipeline for your own data and any framework: run it to compile it.",
+}
+COMPILED = {
+    "mlflow_pipeline": ("mlflow_pipeline.yaml", "mlflow_pipeline_packages.yaml"),
+    "sweep_pipeline": ("sweep_pipeline.yaml",),
+    "lean_pipeline": ("lean_pipeline.yaml", "lean_pipeline_packages.yaml"),
+}
+HELPERS = settings.ROOT / "helpers"
 DEPLOY = settings.ROOT / "deploy"
-COMPILED = ("mlflow_pipeline.yaml", "mlflow_pipeline_packages.yaml")
 # Folders that mean nothing on another machine.
 ABSOLUTE_PATH = re.compile(r"(?<![\w.-])/(?:(?:root|tmp|var/folders|private/var)/|(?:home|Users)/\w)")
 
-_DOCSTRING = '"""The pipeline of the series in one file: run it to compile it."""\n'
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -35,13 +45,15 @@ _METADATA = {
 }
 
 
-def collect(folder: Path = settings.NOTEBOOKS) -> str:
-    """Build the pipeline's file from the cells tagged ``mlflow_pipeline``.
+def collect(tag: str, folder: Path = settings.NOTEBOOKS) -> str:
+    """Build a file of the helpers from the cells that carry its tag.
 
     Parameters
     ----------
+    tag : str
+        One of `COLLECTED`.
     folder : pathlib.Path
-        Where the notebooks 03 and 04 lie.
+        Where the notebooks lie.
 
     Returns
     -------
@@ -49,15 +61,15 @@ def collect(folder: Path = settings.NOTEBOOKS) -> str:
         The file's text; empty if no cell carries the tag.
     """
     cells = []
-    for path in [*sorted(folder.glob("03_*.ipynb")), *sorted(folder.glob("04_*.ipynb"))]:
+    for path in sorted(folder.glob("0*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "code" and "mlflow_pipeline" in cell.metadata.get("tags", []):
+            if cell.cell_type == "code" and tag in cell.metadata.get("tags", []):
                 cells.append(cell.source.strip("\n"))
-    return _DOCSTRING + "\n" + "\n\n\n".join(cells) + "\n" if cells else ""
+    return f'"""{COLLECTED[tag]}"""\n\n' + "\n\n\n".join(cells) + "\n" if cells else ""
 
 
-def compile_pipeline(folder: Path, file: Path = PIPELINE_FILE) -> None:
-    """Run the pipeline's file as a reader would, so that it writes its YAML.
+def compile_pipeline(folder: Path, file: Path, names: tuple[str, ...]) -> None:
+    """Run a pipeline's file as a reader would, so that it writes its YAML.
 
     Parameters
     ----------
@@ -65,6 +77,8 @@ def compile_pipeline(folder: Path, file: Path = PIPELINE_FILE) -> None:
         Takes the YAML files; made if it does not exist.
     file : pathlib.Path
         What to run.
+    names : tuple of str
+        The YAML files that it is to write.
 
     Raises
     ------
@@ -75,7 +89,7 @@ def compile_pipeline(folder: Path, file: Path = PIPELINE_FILE) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         done = subprocess.run([sys.executable, str(file)], cwd=scratch, capture_output=True, text=True)
         made = sorted(path.name for path in Path(scratch).iterdir())
-        if done.returncode or made != sorted(COMPILED):
+        if done.returncode or made != sorted(names):
             reason = (done.stderr.strip().splitlines() or [f"it wrote {', '.join(made) or 'nothing'}"])[-1]
             raise settings.SeriesError(f"{file.name} does not compile: {reason}")
         for name in made:
@@ -84,7 +98,17 @@ def compile_pipeline(folder: Path, file: Path = PIPELINE_FILE) -> None:
 
 def compile_stored() -> None:
     """Write the YAML files that the repository stores."""
-    compile_pipeline(DEPLOY)
+    for tag, names in COMPILED.items():
+        compile_pipeline(DEPLOY, HELPERS / f"{tag}.py", names)
+
+
+def collect_stored() -> None:
+    """Write the files that the repository collects from cells."""
+    for tag in COLLECTED:
+        text, file = collect(tag), HELPERS / f"{tag}.py"
+        if text and (not file.exists() or text != file.read_text(encoding="utf-8")):
+            _replace(file, text)
+            print(f"{file.name} collected anew")
 
 
 def refresh(notebooks: list[Path]) -> None:
@@ -100,12 +124,8 @@ def refresh(notebooks: list[Path]) -> None:
     helpers.settings.SeriesError
         If a notebook fails or shows what must not be stored: it stays as it was.
     """
-    text = collect()
-    if text:
-        if not PIPELINE_FILE.exists() or text != PIPELINE_FILE.read_text(encoding="utf-8"):
-            _replace(PIPELINE_FILE, text)
-            print(f"{PIPELINE_FILE.name} collected anew")
-        compile_stored()  # a package's version may have changed as well
+    collect_stored()
+    compile_stored()  # a package's version may have changed as well
     stack.connect()
     width = max(len(path.stem) for path in notebooks)
     for path in notebooks:

@@ -86,12 +86,13 @@ def find(names: list[str], folder: Path = settings.NOTEBOOKS) -> list[Path]:
         If there is no such notebook.
     """
     series = {path.stem: path for path in sorted(folder.glob("0*.ipynb"))}
+    tasks = {path.stem: path for path in sorted(folder.glob("tasks/*.ipynb"))}  # only when named
     if not series:
         raise Refused(f"There are no notebooks in {folder}: the checkout is not complete.")
     chosen = []
     for name in names or series:
         stem = Path(name).name.removesuffix(".ipynb")
-        found = [path for key, path in series.items() if stem in (key, key.partition("_")[0])]
+        found = [path for key, path in (series | tasks).items() if stem in (key, key.partition("_")[0])]
         if not found:
             raise Refused(f"There is no notebook {name!r}. There are {', '.join(series)}; the number alone will do.")
         chosen += found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import re
@@ -168,6 +169,64 @@ def check_kernel(kernel: str) -> None:
     kernels = ("linear", "poly", "rbf", "sigmoid")
     if kernel not in kernels:
         raise SeriesError(f"kernel={kernel!r} is unknown to SVC: take one of {', '.join(kernels)}.")
+
+
+def items(text: str, parameter: str = "kernels") -> list[str]:
+    """Split a parameter that holds several values.
+
+    Parameters
+    ----------
+    text : str
+        Values separated by commas; papermill passes no lists from a shell.
+    parameter : str
+        What the message calls it.
+
+    Returns
+    -------
+    list of str
+        Without spaces around them, each once, in order.
+
+    Raises
+    ------
+    SeriesError
+        If there is none.
+    """
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise SeriesError(f"{parameter}={text!r} names nothing: write values separated by commas.")
+    return found
+
+
+def numbers(text: str, parameter: str) -> list[float]:
+    """Split a parameter that holds several numbers above zero.
+
+    Parameters
+    ----------
+    text : str
+        Numbers separated by commas.
+    parameter : str
+        What the message calls it.
+
+    Returns
+    -------
+    list of float
+        Each once, in order.
+
+    Raises
+    ------
+    SeriesError
+        If there is none, or one is no number above zero.
+    """
+    found = []
+    for part in items(text, parameter):
+        try:
+            number = float(part)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise SeriesError(f"{parameter}={text!r}: {part!r} is no number above zero, for example 0.1 or 10.")
+        found.append(number)
+    return list(dict.fromkeys(found))
 
 
 def gateway_prefix() -> str | None:
