@@ -28,9 +28,9 @@ COLLECTED = {
     "sweep_pipeline": "The pipeline that sweeps kernels and penalties: run it to compile it.",
     "lean_pipeline": "The pipeline for your own data and any framework: run it to compile it.",
 }
+# The sweep's YAML is not stored: KFP packs the notebook in it with its owner and the time of that moment.
 COMPILED = {
     "mlflow_pipeline": ("mlflow_pipeline.yaml", "mlflow_pipeline_packages.yaml"),
-    "sweep_pipeline": ("sweep_pipeline.yaml",),
     "lean_pipeline": ("lean_pipeline.yaml", "lean_pipeline_packages.yaml"),
 }
 HELPERS = settings.ROOT / "helpers"

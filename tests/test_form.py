@@ -13,12 +13,13 @@ import nbformat
 import pytest
 
 from helpers import settings
-from helpers.refresh import ABSOLUTE_PATH
+from helpers.refresh import ABSOLUTE_PATH, COLLECTED
 
-NOTEBOOKS = sorted(settings.NOTEBOOKS.glob("*.ipynb"))
-PAGES = [*NOTEBOOKS, *sorted(settings.ROOT.glob("*.md"))]
+SERIES = sorted(settings.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = [*SERIES, *sorted(settings.NOTEBOOKS.glob("tasks/*.ipynb"))]
+PAGES = [*NOTEBOOKS, *sorted(settings.ROOT.glob("*.md")), *sorted(settings.ROOT.glob("*/*.md"))]
 LONG_CELL = 12
-COLLECTED = {"mlflow_pipeline", "component"}
+COMPONENTS = {*COLLECTED, "component"}
 NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
 EVERY_NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -70,20 +71,21 @@ def test_there_are_notebooks():
 
 @EVERY_NOTEBOOK
 def test_name_and_title(path):
-    assert re.fullmatch(r"\d\d_[a-z][a-z0-9_]*", path.stem), "notebooks are named NN_verb"
+    number = r"\d\d_" if path in SERIES else ""
+    assert re.fullmatch(number + r"[a-z][a-z0-9_]*", path.stem), "notebooks of the series are named NN_verb"
     first = read(path).cells[0]
     assert first.cell_type == "markdown" and first.source.startswith("# "), "the first cell begins with the title"
     assert len(headings(path)) == 1, headings(path)
 
 
 def test_numbers_are_those_of_the_order():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(1, len(NOTEBOOKS) + 1)]
+    assert [path.stem[:2] for path in SERIES] == [f"{number:02}" for number in range(1, len(SERIES) + 1)]
 
 
 def test_readme_maps_the_series():
     rows = [line for line in prose(settings.ROOT / "README.md").splitlines() if line.lstrip().startswith("|")]
     mapped = [(target, title) for line in rows for target, _, title in links(line) if target.endswith(".ipynb")]
-    assert mapped == [(f"notebooks/{path.name}", headings(path)[0]) for path in NOTEBOOKS]
+    assert mapped == [(f"notebooks/{path.name}", headings(path)[0]) for path in SERIES]
 
 
 @EVERY_NOTEBOOK
@@ -137,7 +139,7 @@ def test_cells_are_small_and_between_prose(path):
         assert cell.source.strip(), f"{cell.id} is empty"
         in_a_row = in_a_row + 1 if cell.cell_type == "code" else 0
         assert in_a_row <= 2, f"{cell.id} is the third code cell in a row"
-        if cell.cell_type == "code" and not tags(cell) & COLLECTED:
+        if cell.cell_type == "code" and not tags(cell) & COMPONENTS:
             lines = len(cell.source.splitlines())
             assert lines <= LONG_CELL, f"{cell.id} has {lines} lines"
 
@@ -145,8 +147,9 @@ def test_cells_are_small_and_between_prose(path):
 @EVERY_NOTEBOOK
 def test_components_carry_their_own_imports(path):
     for cell in code(path):
-        if tags(cell) & COLLECTED:
-            for node in ast.walk(ast.parse(cell.source)):
+        functions = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef)]
+        for function in functions if tags(cell) & COMPONENTS else []:
+            for node in ast.walk(function):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 assert "helpers" not in {name.partition(".")[0] for name in names}, cell.id

@@ -22,8 +22,8 @@ NOTEBOOKS = sorted(path.stem for path in settings.NOTEBOOKS.glob("0*.ipynb") if 
 def checkout(tmp_path):
     """A copy of the checkout without state, in a folder of an unusual name; returns a way to run its commands."""
     root = tmp_path / "복사본 1"
-    for name in ("helpers", "notebooks", "deploy"):
-        shutil.copytree(settings.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("helpers", "notebooks", "deploy", "docs", ".github"):
+        shutil.copytree(settings.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb*"))
     own = ("MLFLOW_", "AWS_", "_SERIES_")  # the reader's servers are none of this test's business
     environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     environment["PYTHONPATH"] = str(root)  # before the installed helpers, in the kernels too

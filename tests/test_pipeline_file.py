@@ -10,8 +10,9 @@ from packaging.requirements import Requirement
 
 from helpers import refresh, settings, stack
 
-FILES = [refresh.DEPLOY / name for name in refresh.COMPILED]
-IMAGE, PACKAGES = FILES
+FILES = [refresh.DEPLOY / name for names in refresh.COMPILED.values() for name in names]
+IMAGE = refresh.DEPLOY / "mlflow_pipeline.yaml"
+PAIRS = [(image, image.with_stem(f"{image.stem}_packages")) for image in (IMAGE, refresh.DEPLOY / "lean_pipeline.yaml")]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
@@ -24,23 +25,31 @@ def containers(path):
     return {name: executor["container"] for name, executor in executors.items()}
 
 
-def test_file_is_what_the_notebooks_collect():
-    assert refresh.PIPELINE_FILE.read_text(encoding="utf-8") == refresh.collect(), "make refresh collects it anew"
+@pytest.mark.parametrize("tag", refresh.COLLECTED)
+def test_file_is_what_the_notebooks_collect(tag):
+    stored = (refresh.HELPERS / f"{tag}.py").read_text(encoding="utf-8")
+    assert stored == refresh.collect(tag), "make refresh collects it anew"
 
 
-def test_stored_yaml_is_up_to_date(tmp_path):
-    refresh.compile_pipeline(tmp_path)
-    for path in FILES:
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), f"make refresh compiles {path.name} anew"
+@pytest.mark.parametrize("tag", refresh.COMPILED)
+def test_stored_yaml_is_up_to_date(tag, tmp_path):
+    refresh.compile_pipeline(tmp_path, refresh.HELPERS / f"{tag}.py", refresh.COMPILED[tag])
+    for name in refresh.COMPILED[tag]:
+        assert (refresh.DEPLOY / name).read_bytes() == (tmp_path / name).read_bytes(), f"make refresh compiles {name} anew"
+
+
+def test_no_yaml_is_left_over():
+    assert sorted(path.name for path in refresh.DEPLOY.glob("*.yaml")) == sorted(path.name for path in FILES)
 
 
 @EVERY_FILE
 def test_loads_as_a_reader_loads_it(path):
-    assert load_component_from_file(str(path)).name == "mlflow-pipeline"
+    assert load_component_from_file(str(path)).name == path.stem.removesuffix("_packages").replace("_", "-")
 
 
-def test_the_two_differ_in_image_and_installation_alone():
-    image, packages = containers(IMAGE), containers(PACKAGES)
+@pytest.mark.parametrize(("of_image", "of_packages"), PAIRS, ids=lambda path: path.stem)
+def test_the_two_differ_in_image_and_installation_alone(of_image, of_packages):
+    image, packages = containers(of_image), containers(of_packages)
     assert image.keys() == packages.keys()
     for name, container in packages.items():
         program = image[name]["command"]
@@ -54,10 +63,10 @@ def test_the_two_differ_in_image_and_installation_alone():
         rest = {"command", "image", "env"}
         assert {key: container[key] for key in container.keys() - rest} == {
             key: image[name][key] for key in image[name].keys() - rest}
-    of_image, of_packages = documents(IMAGE), documents(PACKAGES)
-    for specification in (of_image[0], of_packages[0]):
+    both = documents(of_image), documents(of_packages)
+    for specification, _ in both:
         del specification["deploymentSpec"]
-    assert of_image == of_packages
+    assert both[0] == both[1]
 
 
 @EVERY_FILE
@@ -81,7 +90,8 @@ def test_no_secret(path):
     names = [entry["envVar"] for executor in
              documents(path)[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
              for reference in executor.get("secretAsEnv", []) for entry in reference["keyToEnv"]]
-    assert sorted(names) == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], "by reference, and to one task only"
+    tasks = {"mlflow_pipeline": 1, "lean_pipeline": 2}[path.stem.removesuffix("_packages")]
+    assert sorted(names) == tasks * ["AWS_ACCESS_KEY_ID"] + tasks * ["AWS_SECRET_ACCESS_KEY"], "by reference, and to no task more"
 
 
 @EVERY_FILE
@@ -89,7 +99,7 @@ def test_images_and_packages_are_pinned(path):
     for container in containers(path).values():
         name, _, tag = container["image"].rpartition(":")
         assert name and re.fullmatch(r"[\w.-]+", tag) and tag != "latest", container["image"]
-    if path == PACKAGES:
+    if path.stem.endswith("_packages"):
         for container in containers(path).values():
             for text in re.findall(r"'([^']+)'", container["command"][2]):
                 if text.startswith("--"):
@@ -100,8 +110,9 @@ def test_images_and_packages_are_pinned(path):
                 assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), text
 
 
-def test_address_defaults_are_those_of_a_cluster():
-    inputs = documents(IMAGE)[0]["root"]["inputDefinitions"]["parameters"]
+@EVERY_FILE
+def test_address_defaults_are_those_of_a_cluster(path):
+    inputs = documents(path)[0]["root"]["inputDefinitions"]["parameters"]
     for name in ("mlflow_tracking_uri", "mlflow_s3_endpoint_url"):
         assert ".svc" in inputs[name]["defaultValue"]
 
@@ -113,5 +124,5 @@ def test_a_pipeline_that_does_not_compile_leaves_the_old_yaml(tmp_path):
     folder.mkdir()
     (folder / "mlflow_pipeline.yaml").write_text("old")
     with pytest.raises(settings.SeriesError, match="broken.py does not compile: ValueError: wired wrongly"):
-        refresh.compile_pipeline(folder, broken)
+        refresh.compile_pipeline(folder, broken, ("mlflow_pipeline.yaml",))
     assert [path.read_text() for path in folder.iterdir()] == ["old"]

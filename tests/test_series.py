@@ -167,11 +167,12 @@ def test_folders_of_runs_are_unique(work):
 
 
 def test_collect_joins_the_tagged_cells(notebook, tmp_path):
-    assert refresh.collect(tmp_path) == ""
+    assert refresh.collect("mlflow_pipeline", tmp_path) == ""
     notebook(("import kfp\n", ["mlflow_pipeline"]), "print('not this')", ("def f():\n    pass", ["mlflow_pipeline"]), name="03_c")
     notebook(("X = 1", ["mlflow_pipeline"]), name="04_d")
-    notebook(("Y = 1", ["mlflow_pipeline"]), name="05_e")
-    assert refresh.collect(tmp_path) == (
+    notebook(("Y = 1", ["gate"]), name="05_e")
+    assert refresh.collect("gate", tmp_path).endswith('"""\n\nY = 1\n')
+    assert refresh.collect("mlflow_pipeline", tmp_path) == (
         '"""The pipeline of the series in one file: run it to compile it."""\n\n'
         "import kfp\n\n\ndef f():\n    pass\n\n\nX = 1\n")
 
