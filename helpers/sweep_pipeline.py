@@ -180,15 +180,16 @@ def sweep_pipeline(
     iris = from_image(load_iris_data)()
     files = {"data": iris.outputs["data"], "target": iris.outputs["target"]}
     description = notebook_from_image(describe_data)(**files)
-    parts = from_image(hold_out)(**files)
+    parts = from_image(hold_out)(**files).after(description)
     train = {name: parts.outputs[name] for name in ("train_data", "train_target")}
     test = {name: parts.outputs[name] for name in ("test_data", "test_target")}
 
     with dsl.ParallelFor(candidates, parallelism=2) as candidate:
         scoring = from_image(score_candidate)(**train, candidate=candidate)
-    best = from_image(pick_best)(candidates=candidates, scores=dsl.Collected(scoring.output))
     log = from_image(log_sweep)(
         candidates=candidates, scores=dsl.Collected(scoring.output), **job, **server)
+    best = from_image(pick_best)(candidates=candidates, scores=dsl.Collected(scoring.output))
+    best.after(log)
 
     training = from_image(train_from_csv)(
         train_data=iris.outputs["data"], train_target=iris.outputs["target"],
@@ -199,6 +200,7 @@ def sweep_pipeline(
     evaluation = from_image(evaluate)(**test, **winner, **server_and_store)
     gate = from_image(promote_if_better)(
         **test, **winner, registered_model_name=registered_model_name, **server_and_store)
+    gate.after(evaluation)
 
     for task in (log, upload, evaluation, gate):
         task.set_caching_options(False)  # what they do happens on the server
