@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-.PHONY: help run test test-all lab bench refresh cluster-check stop clean distclean FORCE
+.PHONY: help run test test-all lab bench pictures refresh cluster-check stop clean distclean FORCE
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -28,13 +28,18 @@ test-all: test  ## The same, and every notebook alone, in reverse order and twic
 
 lab: .venv/stamp  ## Open the series in JupyterLab
 	@PATH="$$PWD/.venv/bin:$$PATH" $(VENV) -m jupyterlab --ServerApp.root_dir=. \
-	  --LabApp.default_url=/lab/tree/notebooks/01_save_a_model.ipynb
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: .venv/stamp  ## Measure the two uploads against each other; needs the package index
 	@$(VENV) benchmarks/uploaders.py
 
+pictures: .venv/stamp  ## Draw the diagrams and take the pictures of the MLflow UI anew
+	@sh tests/install_chromium.sh
+	@$(VENV) notebooks/images/draw.py
+	@$(VENV) tests/pictures.py
+
 refresh: .venv/stamp  ## Execute the stored notebooks in place and compile the stored pipeline
-	@$(VENV) -m helpers.series --refresh 01 02 03 04 05 07 08 09 describe_data
+	@$(VENV) -m helpers.series --refresh 00 01 02 03 04 05 07 08 09 describe_data
 	@$(VENV) tests/with_cluster.py $(VENV) -m helpers.series --refresh 06
 
 cluster-check: .venv/stamp  ## Run notebook 06 against the cluster at KF_PIPELINES_ENDPOINT

@@ -105,6 +105,7 @@ def begin_notebook(name: str) -> Path:
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of a cache that it builds once
     check_work_dir()
     parent = work_dir() / "notebooks"
     parent.mkdir(exist_ok=True)

@@ -109,3 +109,18 @@ def show_mlmodel(page: Page, model_name: str) -> None:
         expect(files.get_by_text(name, exact=True)).to_be_visible(timeout=PATIENCE)
     files.get_by_text("MLmodel", exact=True).click()
     expect(page.get_by_text("loader_module: mlflow.sklearn")).to_be_visible(timeout=PATIENCE)
+
+
+def check_sections(page: Page, texts: list[str]) -> None:
+    """Open the side bar with the contents and look for each section."""
+    page.locator('.lm-TabBar-tab[data-id="table-of-contents"]').click()
+    contents = page.locator(".jp-TableOfContents-tree")
+    for title in [line.removeprefix("## ") for text in texts for line in text.splitlines() if line.startswith("## ")]:
+        expect(contents.get_by_text(title.replace("`", ""), exact=True)).to_be_visible(timeout=PATIENCE)
+
+
+def open_run(page: Page, name: str, run_id: str) -> None:
+    """In the MLflow UI, go from the list of runs to one of several that have the same name."""
+    links = page.get_by_role("link", name=name, exact=True)
+    expect(links.first).to_be_visible(timeout=PATIENCE)
+    page.locator(f'a[href*="{run_id}"]').first.click()

@@ -1,10 +1,11 @@
-"""Take the pictures of the MLflow UI that the notebooks show: ``python tests/pictures.py``.
+"""Take the pictures of the MLflow UI that the notebooks show: ``make pictures``.
 
 The servers, their data and two runs of the pipeline are made for the pictures, in a temporary folder.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +33,7 @@ def run_pipeline(servers: stack.Stack, kernel: str) -> str:
 
 def open_page(page: Page, servers: stack.Stack, path: str) -> None:
     """Open a page of the UI past its mode for generative AI, without the assistant beside it."""
-    page.goto(f"{servers.tracking_uri}/#/{path}?workflowType=machine_learning")
+    page.goto(f"{servers.tracking_uri}/#/{path}{'&' if '?' in path else '?'}workflowType=machine_learning")
     close = page.locator("[data-component-id='mlflow.assistant.chat_panel.close']")
     close.click()
     expect(close).to_be_hidden()
@@ -57,6 +58,19 @@ def show_mlmodel(page: Page) -> None:
     files.get_by_text("svc", exact=True).click()
     files.get_by_text("MLmodel", exact=True).click()
     expect(page.get_by_text("python_function")).to_be_visible()
+
+
+def show_run(page: Page) -> None:
+    """Show what a run knows: its metrics and parameters."""
+    for name in ("accuracy", "f1_macro", "kernel"):
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    page.get_by_text("test_size", exact=True).first.scroll_into_view_if_needed()
+
+
+def show_comparison(page: Page) -> None:
+    """Show two runs side by side, and where they differ."""
+    expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
+    page.get_by_text("Metrics", exact=True).last.scroll_into_view_if_needed()
 
 
 def save(page: Page, name: str, secrets: list[str]) -> None:
@@ -88,16 +102,20 @@ def main() -> None:
             servers = stack.connect()
             private += [folder, *(value for name, value in os.environ.items() if name.startswith("AWS_"))]
             local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root="pipeline_root")
-            run_id = [run_pipeline(servers, kernel) for kernel in ("rbf", "linear")][0]
+            run_ids = [run_pipeline(servers, kernel) for kernel in ("rbf", "linear")]
+            views = {
+                "mlflow_runs.png": ("experiments/1/runs", show_runs),
+                "mlflow_run.png": (f"experiments/1/runs/{run_ids[0]}", show_run),
+                "mlflow_artifacts.png": (f"experiments/1/runs/{run_ids[0]}/artifacts", show_mlmodel),
+                "mlflow_comparison.png": (
+                    f"compare-runs?runs={json.dumps(run_ids)}&experiments={json.dumps(['1'])}", show_comparison),
+            }
             with chromium() as browser:
-                page = browser.new_page(viewport=VIEW, color_scheme="light")
-                open_page(page, servers, "experiments/1/runs")
-                show_runs(page)
-                save(page, "mlflow_runs.png", private)
-                page = browser.new_page(viewport=VIEW, color_scheme="light")
-                open_page(page, servers, f"experiments/1/runs/{run_id}/artifacts")
-                show_mlmodel(page)
-                save(page, "mlflow_artifacts.png", private)
+                for name, (path, show) in views.items():
+                    page = browser.new_page(viewport=VIEW, color_scheme="light")
+                    open_page(page, servers, path)
+                    show(page)
+                    save(page, name, private)
         finally:
             stack.stop()
             os.chdir(IMAGES)

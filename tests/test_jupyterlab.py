@@ -9,9 +9,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import lab
+import nbformat
 import pytest
 from browser import chromium
+from playwright.sync_api import expect
 
+from helpers import settings
+
+# The one with a test of its own below, and the one that needs a cluster, are left out.
+OTHERS = sorted(path for path in settings.NOTEBOOKS.glob("0*.ipynb") if path.name[:2] not in ("02", "05", "06"))
 NAME, TITLE = "02_track_on_a_server.ipynb", "Track a model on a server"
 NEXT, NEXT_TITLE = "03_write_components.ipynb", "Write components"
 
@@ -19,8 +25,10 @@ NEXT, NEXT_TITLE = "03_write_components.ipynb", "Write components"
 @pytest.fixture(scope="module")
 def jupyterlab(checkout, tmp_path_factory):
     """JupyterLab on a checkout whose path has a space, with settings of nobody; its address with the token."""
-    ignored = shutil.ignore_patterns(".ipynb_checkpoints")
-    shutil.copytree(Path(__file__).parent.parent / "notebooks", checkout.root / "notebooks", ignore=ignored)
+    repository = Path(__file__).parent.parent
+    for name in ("notebooks", "deploy", "docs", ".github"):
+        shutil.copytree(repository / name, checkout.root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(repository / "requirements.lock", checkout.root)
     home, port, token = tmp_path_factory.mktemp("home"), lab.free_port(), secrets.token_hex(16)
     own = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "JUPYTER", "MLFLOW_", "XDG_", "_SERIES_"))}
     own.pop("NB_PREFIX", None)
@@ -46,7 +54,7 @@ def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyte
     assert " " in str(checkout.root)
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.goto(jupyterlab)
+        page.goto(f"{jupyterlab}&reset")
         panel = lab.open_notebook(page, NAME, TITLE)
         notebook = lab.run_all(page, panel, checkout.root / "notebooks" / NAME)
         lab.check_images(panel, notebook)
@@ -63,3 +71,33 @@ def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyte
         page.bring_to_front()
         panel.get_by_role("link", name=NEXT_TITLE, exact=True).click()
         lab.shown_notebook(page, NEXT, NEXT_TITLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_every_notebook_runs_and_shows_its_pictures_and_sections(jupyterlab, checkout, path):
+    stored = nbformat.read(path, as_version=4)
+    title = stored.cells[0].source.splitlines()[0].removeprefix("# ")
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"{jupyterlab}&reset")
+        panel = lab.open_notebook(page, path.name, title)
+        notebook = lab.run_all(page, panel, checkout.root / "notebooks" / path.name)
+        lab.check_images(panel, notebook)
+        lab.check_sections(page, [cell.source for cell in stored.cells if cell.cell_type == "markdown"])
+
+
+@pytest.mark.slow
+def test_run_of_notebook_05_is_found_in_the_ui_by_clicking(jupyterlab, checkout):
+    name, title = "05_run_the_pipeline.ipynb", "Run the pipeline"
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"{jupyterlab}&reset")
+        panel = lab.open_notebook(page, name, title)
+        notebook = lab.run_all(page, panel, checkout.root / "notebooks" / name)
+        lab.check_images(panel, notebook)
+        printed, = [cell.outputs[0].text.strip() for cell in notebook.cells if cell.source.endswith("print(run_id)")]
+        runs = lab.follow(panel, "Open the list of runs in the MLflow UI")
+        lab.open_run(runs, "svc", printed)
+        expect(runs.get_by_text(printed, exact=True).first).to_be_visible(timeout=lab.PATIENCE)
+        expect(runs.get_by_text("Finished", exact=True).first).to_be_visible()

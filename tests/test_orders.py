@@ -24,6 +24,7 @@ def checkout(tmp_path):
     root = tmp_path / "복사본 1"
     for name in ("helpers", "notebooks", "deploy", "docs", ".github"):
         shutil.copytree(settings.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb*"))
+    shutil.copy(settings.ROOT / "requirements.lock", root)
     own = ("MLFLOW_", "AWS_", "_SERIES_")  # the reader's servers are none of this test's business
     environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     environment["PYTHONPATH"] = str(root)  # before the installed helpers, in the kernels too

@@ -90,9 +90,10 @@ UPLOAD = ("upload_sklearn_", "model_to_mlflow")
 STORE = (arrow((644, 225), (644, 282)), drum(552, 282, 184, 80, "MLflow and S3 store"))
 
 FIGURES = {
-    "series": ("From a notebook to a pipeline", 356,
+    "series": ("From a notebook to a service", 516,
         "By hand: train an SVC (notebook 01), save it in MLflow's format (01), log it to a server with an S3 store (02). As a "
-        "pipeline: components (03), a YAML file (04), a run on this machine or Kubeflow (05), its run and model in MLflow (05).",
+        "pipeline: components (03), a YAML file (04), a run on this machine or Kubeflow (05, 06), its run and model in MLflow (05). As a service: a gate (07) makes the better model "
+        "the champion (07), which an API serves (07); a sweep (08) and your own data (09) go into the components.",
         note(70, "By hand"), level(131, 178, 218, 360, 400, 550, 590), level(291, 178, 218, 360, 400, 550, 590),
         box(28, 92, 150, 78, "Train an SVC", "on iris, in a notebook", number="01"),
         files(218, 131, 142, "Model folder", "in MLflow's format", bold=1, number="01", h=78),
@@ -100,7 +101,12 @@ FIGURES = {
         drum(590, 87, 146, 88, "S3 store", "the files"), arrow((150, 170), (150, 252)), note(216, "As a pipeline"),
         box(28, 252, 150, 78, "KFP components", "load, train, upload", number="03"),
         files(218, 291, 142, "One YAML file", "compiled pipeline", bold=1, number="04", h=78),
-        box(400, 252, 150, 78, "Pipeline run", "on this machine", "or on Kubeflow", number="05"),
+        box(400, 252, 150, 78, "Pipeline run", "on this machine (05)", "or on Kubeflow (06)", number="05"),
+        note(376, "As a service"), level(451, 590, 550, 400, 368), arrow((663, 330), (663, 412)), arrow((150, 412), (150, 330)),
+        box(590, 412, 146, 78, "Gate", "better than", "the champion?", number="07"),
+        box(400, 412, 150, 78, "Registry", "who is champion", kind="server", number="07"),
+        box(218, 412, 150, 78, "API", "answers for it", number="07"),
+        box(28, 412, 150, 78, "Sweep, own data", "many settings, any", "table and framework", number="08"),
         files(590, 291, 146, "Run and model", "in MLflow", bold=1, number="05", h=78),
         arrow((663, 252), (663, 211), (475, 211), (475, 170))),
     "design_1": ("Design 1: the MLflow component only uploads", 384,
@@ -133,6 +139,41 @@ FIGURES = {
              "mlflow_s3_endpoint_url, s3_secret_name"),
         arrow((644, 136), (644, 167)), arrow((644, 317), (644, 346)), pill(590, 346, 108, 31, "run id"),
         note(367, "Output of the pipeline")),
+    "lean": ("Design 1, leaner: one folder, unopened", 384,
+        "load_csv hands data and target to a training, which hands a finished MLflow model folder and its metrics to "
+        "upload_model_to_mlflow. The training is rewritten per model; the upload opens no model and alone needs the S3 keys.",
+        box(28, 100, 130, 100, "load_csv", "checks the table"), level(150, 158, 179, 245, 266), files(179, 150, 66, "data", "target"),
+        box(266, 75, 144, 150, "train_classifier", "trains, and saves", "the whole folder", kind="rewrite"),
+        files(428, 150, 108, "model", "metrics"), level(150, 410, 428, 536, 552),
+        box(552, 75, 184, 150, "upload_", "model_to_mlflow", "opens nothing", keys=True, bold=2), *STORE,
+        note(308, "Training finishes the model, in any framework.", "The upload copies bytes, and cannot run them.")),
+    "sweep": ("sweep_pipeline", 392,
+        "load_iris_data hands the table to the notebook describe_data and to hold_out. score_candidate runs once for each "
+        "candidate; log_sweep logs all scores, pick_best takes the best to train_from_csv. The upload follows, then evaluate "
+        "and the gate promote_if_better.",
+        level(121, 158, 196, 306, 346, 486, 576), arrow((93, 150), (93, 196)), arrow((416, 150), (416, 196)),
+        arrow((656, 150), (656, 300)), level(333, 586, 546, 376, 336, 216, 186),
+        box(28, 92, 130, 58, "load_iris_data"), box(28, 196, 130, 58, "describe_data", "a notebook"),
+        box(196, 92, 110, 58, "hold_out", "rows for the end"),
+        box(354, 84, 140, 58), box(350, 88, 140, 58), box(346, 92, 140, 58, "score_candidate", "once for each"),
+        box(346, 196, 140, 58, "log_sweep", "parent and children", keys=False), box(576, 92, 160, 58, "pick_best", "metrics, report"),
+        box(586, 300, 150, 66, "train_from_csv", "the best candidate"),
+        box(376, 300, 170, 66, *UPLOAD, bold=2), box(216, 300, 120, 66, "evaluate", "confusion", "matrix"),
+        box(28, 300, 158, 66, "promote_if_better", "the gate")),
+    "storage_cluster": ("Where files live in a cluster", 428,
+        "Tasks write their outputs to the object store of Kubeflow Pipelines, with the keys of the namespace. The upload "
+        "sends runs, parameters and metrics to the MLflow server, which keeps them in PostgreSQL. Model files go straight to the "
+        "store, with the task's keys; or, dotted, through the server, with its keys.",
+        box(28, 76, 146, 326, "Tasks of a run", "each a pod", keys=True),
+        arrow((174, 116), (586, 116)), text(378, 106, "outputs of every task: the pipeline root"),
+        drum(586, 62, 150, 108, "S3 store", "bucket mlpipeline"),
+        arrow((174, 226), (330, 226)), text(252, 198, "runs, parameters,"), text(252, 216, "metrics (HTTP)"),
+        box(330, 186, 160, 134, "MLflow server", kind="server", keys=True),
+        arrow((490, 226), (586, 226)), drum(586, 184, 150, 90, "PostgreSQL", "runs, metrics"),
+        arrow((174, 290), (330, 290), dotted=True), text(252, 280, "or: files, proxied"),
+        arrow((410, 320), (410, 348), (586, 348), dotted=True), text(498, 340, "with the server's keys"),
+        arrow((174, 386), (586, 386)), text(300, 376, "files, with the task's keys"),
+        drum(586, 308, 150, 100, "S3 store", "artifacts of runs")),
     "storage": ("Who talks to whom on this machine", 372,
         "Your notebook or task sends runs, parameters and metrics over HTTP to the MLflow server, which keeps them in SQLite. "
         "Files go straight to the S3 store, with your keys; or, dotted, through the server, with its keys.",
