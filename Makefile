@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-.PHONY: help run test test-all lab bench pictures refresh cluster-check stop clean distclean FORCE
+.PHONY: help run test test-all lab bench pictures refresh exercises cluster-check stop clean distclean FORCE
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -41,6 +41,10 @@ pictures: .venv/stamp  ## Draw the diagrams and take the pictures of the MLflow 
 refresh: .venv/stamp  ## Execute the stored notebooks in place and compile the stored pipeline
 	@$(VENV) -m helpers.series --refresh 00 01 02 03 04 05 07 08 09 describe_data
 	@$(VENV) tests/with_cluster.py $(VENV) -m helpers.series --refresh 06
+	@$(VENV) -m helpers.exercises refresh
+
+exercises: .venv/stamp  ## Make the exercises anew out of their solutions
+	@$(VENV) -m helpers.exercises generate
 
 cluster-check: .venv/stamp  ## Run notebook 06 against the cluster at KF_PIPELINES_ENDPOINT
 	@$(VENV) -m helpers.series 06 --params "$${PARAMS-}"
