@@ -606,6 +606,8 @@ def test_a_notebook_starts_under_kubeflows_base_url_and_keeps_what_was_written(t
     assert os.access(script, os.X_OK)
     series = tmp_path / "series"
     shutil.copytree(ROOT / "notebooks", series / "notebooks", ignore=shutil.ignore_patterns("images", ".ipynb_checkpoints"))
+    (series / "exercises").mkdir()
+    (series / "exercises" / "tasks.ipynb").write_text("{}")
     config = tmp_path / "config"
     config.mkdir()
     (config / "jupyter_server_config.py").write_text("c.ServerApp.allow_root = True\n")  # the image's user is none
@@ -633,7 +635,8 @@ def test_a_notebook_starts_under_kubeflows_base_url_and_keeps_what_was_written(t
             assert (home / "notebooks" / first).read_bytes() == (series / "notebooks" / first).read_bytes()
             (home / "notebooks" / first).write_text("mine")
     assert (home / "notebooks" / first).read_text() == "mine"
-    assert sorted(os.listdir(home / "notebooks")) == sorted(os.listdir(series / "notebooks"))
+    for folder in ("notebooks", "exercises"):
+        assert sorted(os.listdir(home / folder)) == sorted(os.listdir(series / folder))
 
 
 def workflow():

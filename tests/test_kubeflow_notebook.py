@@ -145,7 +145,8 @@ def pod():
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root.chmod(0o755)
         series, home, port = Checkout(root / "opt" / "series").root, root / "home", lab.free_port()
-        shutil.copytree(ROOT / "notebooks", series / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        for folder in ("notebooks", "exercises"):
+            shutil.copytree(ROOT / folder, series / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
         series.chmod(0o555)
         home.mkdir()
         (home / "tmp").mkdir()
