@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-.PHONY: help run test test-all lab bench pictures refresh exercises cluster-check stop clean distclean FORCE
+.PHONY: help run test test-all lab bench pictures refresh exercises cluster-check workshop wheels stop clean distclean FORCE
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -49,6 +49,12 @@ exercises: .venv/stamp  ## Make the exercises anew out of their solutions
 cluster-check: .venv/stamp  ## Run notebook 06 against the cluster at KF_PIPELINES_ENDPOINT
 	@$(VENV) -m helpers.series 06 --params "$${PARAMS-}"
 
+workshop: .venv/stamp  ## Start one MLflow server for a class; LEARNERS=30 says how many
+	@$(VENV) -m helpers.workshop start --learners "$${LEARNERS:-30}"
+
+wheels: .venv/stamp  ## Collect all packages in wheels/ or FOLDER=...; elsewhere make run WHEELS=/path/to/it needs no internet
+	@$(VENV) -m helpers.workshop wheels "$${FOLDER:-wheels}"
+
 stop: .venv/stamp  ## Stop the servers; their data stay
 	@$(VENV) -m helpers.stack stop
 
@@ -70,6 +76,8 @@ ifneq ($(shell { $(VENV) -c "" && cat .venv/stamp; } 2>/dev/null),$(shell pwd -P
 endif
 
 .venv/stamp: requirements.lock pyproject.toml
+	@if [ -n "$${WHEELS-}" ] && [ ! -d "$$WHEELS" ]; then \
+	  echo "WHEELS=$$WHEELS is no folder. make wheels FOLDER=... makes one, where there is internet." >&2; exit 1; fi
 	@if [ -f .venv/stamp ] && [ "$$(cat .venv/stamp)" != "$$(pwd -P)" ]; then :; \
 	elif $(VENV) -m pip --version >/dev/null 2>&1; then exit 0; fi; \
 	usable='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; bare=; \
@@ -84,20 +92,24 @@ endif
 	else echo "Python 3.11, 3.12 or 3.13 is needed. Install one, or name it: make PYTHON=/path/to/python3.12" >&2; fi; \
 	exit 1
 	@echo "Installing the packages of requirements.lock ..."
-# What pip was told of a mirror, uv is told too.
+# What pip was told of a mirror, uv is told too. With a folder of wheels neither asks anybody.
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
-	@if [ -z "$${UV_DEFAULT_INDEX-}$${UV_INDEX_URL-}" ]; then \
+	@set --; if [ -n "$${WHEELS-}" ]; then set -- --no-index --find-links "$$WHEELS"; \
+	elif [ -z "$${UV_DEFAULT_INDEX-}$${UV_INDEX_URL-}" ]; then \
 	  index=$$($(VENV) -m pip config list | sed -n "s/^[^ ]*\.index-url='\(.*\)'$$/\1/p" | tail -n 1); \
 	  if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
 	fi; \
-	if { $(VENV) -m pip install --quiet --require-hashes -r .venv/uv.txt && \
-	  $(VENV) -m uv pip install --python $(VENV) --require-hashes -r requirements.lock; } >.venv/uv.log 2>&1; \
+	if { $(VENV) -m pip install --quiet "$$@" --require-hashes -r .venv/uv.txt && \
+	  $(VENV) -m uv pip install --python $(VENV) "$$@" --require-hashes -r requirements.lock; } >.venv/uv.log 2>&1; \
 	then exit 0; fi; \
 	if grep -qiE 'hash(es)? mismatch|do not match the hashes' .venv/uv.log; then \
 	  cat .venv/uv.log >&2; \
 	  echo "A package is not the one that requirements.lock names, so nothing more is installed. Try another" \
 	    "network or mirror; if it goes on, report it." >&2; exit 1; \
 	fi; \
+	if [ -n "$${WHEELS-}" ]; then cat .venv/uv.log >&2; \
+	  echo "The folder WHEELS=$$WHEELS lacks a package: run make wheels on a machine of this kind, with the same" \
+	    "Python ($$($(VENV) --version)), and bring its folder here." >&2; exit 1; fi; \
 	echo "uv could not do it (.venv/uv.log says why): pip does, which takes some minutes ..."; \
 	$(VENV) -m pip install --quiet --require-hashes -r requirements.lock
 	@echo "Installing the helpers of the series ..."

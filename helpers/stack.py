@@ -138,28 +138,38 @@ def check_server(tracking_uri: str) -> None:
         ) from None
 
 
-def check_experiment(experiment_name: str) -> None:
-    """Refuse the name of an experiment that was deleted: MLflow keeps the name taken.
+def check_experiment(experiment_name: str) -> str:
+    """Return the name to use, and refuse that of an experiment that was deleted: MLflow keeps the name taken.
 
     Parameters
     ----------
     experiment_name : str
         Of an experiment on the server that `connect` found.
 
+    Returns
+    -------
+    str
+        The same name; in a workshop the learner's own, see `helpers.workshop.own_name`.
+
     Raises
     ------
-    StackError
-        If the name is empty or its experiment is deleted.
+    helpers.settings.SeriesError
+        If the name is empty or not usable, or its experiment is deleted.
     """
     from mlflow import MlflowClient
 
+    from helpers import progress, workshop  # which imports this module
+
     if not experiment_name.strip():
         raise StackError("experiment_name is empty: take any name, for example 'iris'.")
+    experiment_name = workshop.own_name(experiment_name)
     experiment = MlflowClient().get_experiment_by_name(experiment_name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         raise StackError(
             f"The experiment {experiment_name!r} was deleted, and its name stays taken. Take another experiment_name, "
             f"or restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}")
+    progress.note({})  # the teacher's list of a workshop: this learner has begun
+    return experiment_name
 
 
 def environment() -> dict[str, str]:
@@ -189,11 +199,20 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def start() -> Stack:
+def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     """Start what is not running, wait until both servers answer, and say so.
 
     Safe to call again, and from several kernels at once. A server that has died
     is started again with its data.
+
+    Parameters
+    ----------
+    learners : int, optional
+        For how many learners of a workshop: MLflow then passes on the files of
+        all new experiments, and is started again if it runs otherwise. It stays
+        so, also when it is started again without this, until `stop`.
+    port : int, optional
+        Of the MLflow server; a usual or a free one if not given.
 
     Returns
     -------
@@ -203,13 +222,15 @@ def start() -> Stack:
     Raises
     ------
     StackError
-        If a server does not come up; the message carries its last log lines.
+        If a server does not come up, and the message carries its last log lines;
+        or if the port is another program's.
     """
     names = ("s3", "mlflow") if _weed() else ("mlflow",)
     spawned: set[str] = set()
     settings.check_work_dir()
     with _locked(progress=True):
         state = _read_state()
+        _prepare(state, learners, port)
         try:
             for attempt in range(3):
                 begin = time.monotonic()
@@ -217,7 +238,7 @@ def start() -> Stack:
                     if not _alive(state, name):
                         store = _store(state)
                         spawned.add(name)
-                        _spawn(state, name, usual_port=attempt == 0)
+                        _spawn(state, name, usual_port=attempt == 0 or name == "mlflow" and port is not None)
                         if _store(state) != store:
                             _end(state, "mlflow")  # it was told the store's old address: goes next
                 try:
@@ -255,6 +276,10 @@ def stop() -> list[str]:
         running = [name for name in ("mlflow", "s3") if _alive(state, name) or _strays(state, name)]
         for name in running:
             _end(state, name)
+        if state["learners"]:
+            state["learners"] = None
+            with contextlib.suppress(OSError):  # a full disk
+                _write_state(state)
     return running
 
 
@@ -284,6 +309,19 @@ def status() -> dict[str, dict]:
 # --- the two servers -----------------------------------------------------------------------------
 
 
+def _prepare(state: dict, learners: int | None, port: int | None) -> None:
+    """End an MLflow server that is not the one asked for, and note what is asked for."""
+    ports = state["servers"].get("mlflow", {}).get("ports")
+    if port is not None and ports != [port]:
+        if not _is_free(port, 0):
+            raise StackError(f"Port {port} is taken by another program. Take another one, or let a free one be found.")
+        _end(state, "mlflow")
+        state["servers"]["mlflow"] = {"ports": [port], "pid": None, "created": None}
+    if learners is not None and learners != state["learners"]:
+        _end(state, "mlflow")
+        state["learners"] = learners
+
+
 def _command(state: dict, name: str) -> list[str]:
     ports, data = state["servers"][name]["ports"], settings.work_dir() / name
     if name == "s3":
@@ -297,12 +335,13 @@ def _command(state: dict, name: str) -> list[str]:
         }
         return [_weed(), "-logtostderr=true", "mini", *(f"-{flag}={value}" for flag, value in flags.items())]
     bucket = f"s3://{BUCKET}" if _weed() else (data / "artifacts").as_uri()
+    # Clients with keys write to the bucket themselves; an experiment whose location begins with
+    # mlflow-artifacts: goes through the server instead. In a workshop all do, and no learner has keys.
+    direct = _weed() and not state["learners"]
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[0]),
         "--workers", "1", "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}",
-        # Clients with keys write to the bucket themselves; an experiment whose location begins
-        # with mlflow-artifacts: goes through the server instead.
-        "--default-artifact-root", bucket if _weed() else "mlflow-artifacts:/",
+        "--default-artifact-root", bucket if direct else "mlflow-artifacts:/",
         "--serve-artifacts", "--artifacts-destination", bucket,
     ]
 
@@ -313,12 +352,14 @@ def _environment(state: dict, name: str) -> dict[str, str]:
     inherited["_SERIES_SERVER"] = _mark(name)
     if name == "s3":
         return inherited | keys
+    # The default pool of five connections fails half of thirty simultaneous clients. Each learner has a kernel and a
+    # browser; the series itself runs a few tasks at once.
+    pool = str(max(40, 2 * (state["learners"] or 0)))
     lean = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nine processes that the series has no use for
-        # The default pool of five connections fails half of thirty simultaneous clients.
-        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "40",
-        "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "40",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": pool,
+        "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": pool,
     }
     if settings.gateway_prefix():
         # MLflow refuses names that are not this machine's, lest a page in a browser here reach it through a
@@ -543,8 +584,10 @@ def _read_state() -> dict:
         # A damaged file is as good as none: the servers are found by their mark and get new keys.
         servers = {name: {"ports": [int(port) for port in server["ports"]], "pid": server["pid"],
                           "created": server["created"]} for name, server in state["servers"].items()}
-        return {"servers": servers, "access_key": str(state["access_key"]), "secret_key": str(state["secret_key"])}
-    return {"servers": {}, "access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20)}
+        learners = state.get("learners")
+        return {"servers": servers, "access_key": str(state["access_key"]), "secret_key": str(state["secret_key"]),
+                "learners": learners if isinstance(learners, int) else None}
+    return {"servers": {}, "access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20), "learners": None}
 
 
 def _write_state(state: dict) -> None:
