@@ -8,6 +8,7 @@ import types
 import uuid
 from pathlib import Path
 
+from helpers import workshop
 from helpers.checks.common import Names, NotYet, artifacts, call, iris, run
 
 
@@ -110,7 +111,7 @@ def _upload(paths: dict[str, str]):
 
     try:
         run_id = upload_sklearn_model_to_mlflow(
-            "tree", **paths, experiment_name="exercise-03", job_id=str(uuid.uuid4()),
+            "tree", **paths, experiment_name=workshop.own_name("exercise-03"), job_id=str(uuid.uuid4()),
             mlflow_tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
             mlflow_s3_endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""))
     except Exception as error:  # noqa: BLE001 - it was fed the reader's files

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+from helpers import workshop
 from helpers.checks.common import Names, NotYet, iris
 
-MODEL = "exercise-07"
+
+def _model() -> str:
+    """Return the name of the registered model of this exercise."""
+    return workshop.own_name("exercise-07")
 
 
 def _by_alias(alias: str):
@@ -15,13 +19,13 @@ def _by_alias(alias: str):
 
     client = mlflow.MlflowClient()
     try:
-        aliases = client.get_registered_model(MODEL).aliases
+        aliases = client.get_registered_model(_model()).aliases
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise NotYet(f"the server has no registered model {MODEL!r}.",
+        raise NotYet(f"the server has no registered model {_model()!r}.",
                      "run this notebook from its top, which makes it.") from None
-    return client.get_model_version(MODEL, aliases[alias]) if alias in aliases else None
+    return client.get_model_version(_model(), aliases[alias]) if alias in aliases else None
 
 
 def _kernel(version) -> str:
@@ -34,7 +38,7 @@ def check_07_1(names: Names) -> str:
     """Ask the registry for the version with the alias baseline."""
     version = _by_alias("baseline")
     if version is None:
-        raise NotYet(f"{MODEL} has no alias `baseline`.",
+        raise NotYet(f"{_model()} has no alias `baseline`.",
                      "create a version of the first run, then call `set_registered_model_alias`.")
     if version.run_id != names.get("first", str, "the id of the first run, as the set-up did,"):
         raise NotYet(f"`baseline` means the model with the kernel {_kernel(version)}, of another run.",
@@ -42,7 +46,7 @@ def check_07_1(names: Names) -> str:
     if not version.source.rstrip("/").endswith("/svc"):
         raise NotYet("the version points to the run and not to the model in it.",
                      "its source is `runs:/`, the id, and the folder: `svc`.")
-    return f"models:/{MODEL}@baseline is a version of your first run, with the kernel {_kernel(version)}."
+    return f"models:/{_model()}@baseline is a version of your first run, with the kernel {_kernel(version)}."
 
 
 def check_07_2(names: Names) -> str:
@@ -53,8 +57,8 @@ def check_07_2(names: Names) -> str:
 
     champion = _by_alias("champion")
     if champion is None:
-        raise NotYet(f"{MODEL} has no champion.", "offer both runs to `promote_if_better`.")
-    versions = mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'")
+        raise NotYet(f"{_model()} has no champion.", "offer both runs to `promote_if_better`.")
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{_model()}'")
     judged = {version.run_id for version in versions if "held_out_accuracy" in version.tags}
     for name in ("first", "second"):
         if names.get(name, str, "the id of a run, as the set-up did,") not in judged:
@@ -99,9 +103,9 @@ def check_07_3(names: Names) -> str:
     if not isinstance(predictions, list) or len(predictions) != len(data):
         raise NotYet(f"what listens at port {port} answered {answer.status_code} and no {len(data)} predictions.",
                      "serve the model with `mlflow models serve`; the port is its own and no other server's.")
-    champion = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion").predict(data)
+    champion = mlflow.pyfunc.load_model(f"models:/{_model()}@champion").predict(data)
     same = sum(a == b for a, b in zip(predictions, champion, strict=True))
     if same != len(data):
         raise NotYet(f"the served model agrees with the champion on {same} of {len(data)} rows only.",
-                     f"serve `models:/{MODEL}@champion`.")
+                     f"serve `models:/{_model()}@champion`.")
     return f"your server answers all {len(data)} rows as the champion does."
