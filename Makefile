@@ -30,8 +30,9 @@ lab: .venv/stamp  ## Open the series in JupyterLab
 	@PATH="$$PWD/.venv/bin:$$PATH" $(VENV) -m jupyterlab --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
-bench: .venv/stamp  ## Measure the two uploads against each other; needs the package index
+bench: .venv/stamp  ## Measure the two uploads, and a class of 1, 10 and 30; needs the package index
 	@$(VENV) benchmarks/uploaders.py
+	@$(VENV) benchmarks/learners.py
 
 pictures: .venv/stamp  ## Draw the diagrams and take the pictures of the MLflow UI anew
 	@sh tests/install_chromium.sh
