@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import boto3
+import mlflow
 import psutil
 import pytest
 from mlflow.store.artifact import s3_artifact_repo
@@ -24,8 +25,9 @@ def _own_environment(monkeypatch):
     """Hide the learner's settings from a test, and what a test sets from the next one."""
     before, folder = dict(os.environ), Path.cwd()
     for name in list(os.environ):
-        if name.startswith(("AWS_", "MLFLOW_", "_SERIES_", "JUPYTERHUB_", "KFP_")) or name == "NB_PREFIX":
+        if name.startswith(("AWS_", "MLFLOW_", "_SERIES_", "JUPYTERHUB_", "KFP_", "WORKSHOP_")) or name == "NB_PREFIX":
             del os.environ[name]
+    mlflow.set_tracking_uri(None)  # another test's server: MLflow puts it before the variable, and asks it for minutes
     yield
     os.chdir(folder)
     os.environ.clear()
