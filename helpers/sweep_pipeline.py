@@ -60,7 +60,7 @@ def pick_best(
     import pandas as pd
 
     best = max(range(len(scores)), key=scores.__getitem__)
-    table = pd.DataFrame(candidates).assign(cv_accuracy=scores)
+    table = pd.DataFrame(candidates, columns=["kernel", "C"]).assign(cv_accuracy=scores)
     table["best"] = ["yes" if row == best else "" for row in range(len(scores))]
     with open(report.path, "w") as file:
         file.write(table.round(4).to_html(index=False, border=0))
@@ -102,7 +102,7 @@ def log_sweep(
     parent = find_or_create("sweep", {"kfp_job_id": job_id, "sweep": "parent"})
     for number, (candidate, score) in enumerate(zip(candidates, scores, strict=True)):
         tags = {"kfp_job_id": job_id, "candidate": str(number), "mlflow.parentRunId": parent}
-        name = " ".join(f"{key}={value}" for key, value in candidate.items())
+        name = " ".join(f"{key}={value}" for key, value in sorted(candidate.items()))
         child = find_or_create(name, tags)
         params = [Param(key, str(value)) for key, value in candidate.items()]
         client.log_batch(child, metrics=[Metric("cv_accuracy", score, 0, 0)], params=params)
