@@ -14,7 +14,7 @@ NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --n
 .PHONY: help run test test-all lab bench pictures refresh exercises cluster-check workshop wheels stop clean distclean FORCE
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-22s%s\n", $$1, $$2 }'
 
 run: .venv/stamp  ## Run the series; PARAMS="kernel=linear model_name=my-svc" changes it
 	@$(VENV) -m helpers.series --params "$${PARAMS-}"
