@@ -456,6 +456,12 @@ def _choose_ports(name: str, before: list[int], usual_port: bool) -> list[int]:
 
 def _is_free(port: int, twin: int) -> bool:
     for number in {port, port + twin}:
+        # SeaweedFS has sockets in /tmp that bear the number. One that another user's killed store left there can
+        # only be removed by that user; and one that was put there is not to be talked to.
+        for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+            with contextlib.suppress(OSError):
+                if left.lstat().st_uid != os.getuid():
+                    return False
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # A Mac lets us bind beside a server that listens on every address (AirPlay): ask it.

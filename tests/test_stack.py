@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
@@ -104,6 +105,24 @@ def test_two_starts_at_once_make_one_stack_on_free_ports(checkout):
 def test_usual_port_is_left_when_only_its_twin_is_taken():
     with taken(19000):
         assert 9000 not in stack._choose_ports("s3", [], True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may leave a socket in another user's name")
+@pytest.mark.parametrize(("kind", "twin"), [("s3", 0), ("s3-grpc", 10000)])
+def test_port_is_left_when_another_users_killed_store_left_its_socket(monkeypatch, kind, twin):
+    port = stack._choose_ports("s3", [], False)[0]
+    monkeypatch.setitem(stack.USUAL_PORTS, "s3", port)
+    assert port in stack._choose_ports("s3", [], True)
+    left = Path(f"/tmp/seaweedfs-{kind}-{port + twin}.sock")
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(left))
+    try:
+        assert port in stack._choose_ports("s3", [], True), "one of our own is no obstacle: SeaweedFS removes it"
+        os.chown(left, 65534, 65534)
+        assert port not in stack._choose_ports("s3", [], True)
+        assert port not in stack._choose_ports("s3", [port] * 5, True)
+    finally:
+        left.unlink()
 
 
 def test_ports_of_before_are_kept_when_free_and_left_when_not():
