@@ -245,7 +245,7 @@ def test_nobody_had_rights_and_the_checkout_was_left_alone(pod):
     assert not (pod.root / "opt" / "series" / "work").exists()
     first = psutil.Process(pod.process.pid)
     processes = first.children(recursive=True) + ([] if pod.isolated else [first])
-    assert any("mlflow" in process.cmdline() for process in processes)
+    assert any(part.endswith("mlflow_server.py") for process in processes for part in process.cmdline())
     assert {process.uids().real for process in processes} == {USER if pod.isolated else os.getuid()} != {0}
     if not pod.isolated:
         return

@@ -91,7 +91,7 @@ def test_two_starts_at_once_make_one_stack_on_free_ports(checkout):
 
     names = [process.name() for process in checkout.processes()]
     assert names.count("weed") == 1, names
-    assert sum("mlflow" in process.cmdline() for process in checkout.processes()) == 1
+    assert len(names) == 2, "an MLflow server is one process"
 
     status, servers = stack.status(), state(checkout)["servers"]
     for name, usual in stack.USUAL_PORTS.items():
@@ -272,7 +272,6 @@ def test_killed_mlflow_is_restarted_with_its_data(checkout, servers):
     assert stack.connect() == servers
     MlflowClient().create_experiment("before the kill")
     before = state(checkout)
-    # Its worker process lives on and holds the port and the database.
     os.kill(before["servers"]["mlflow"]["pid"], signal.SIGKILL)
     time.sleep(0.2)
     assert stack.connect() == servers, "the usual port was not given back"
@@ -280,7 +279,7 @@ def test_killed_mlflow_is_restarted_with_its_data(checkout, servers):
     assert after["servers"]["s3"] == before["servers"]["s3"]
     assert after["servers"]["mlflow"]["pid"] != before["servers"]["mlflow"]["pid"]
     assert MlflowClient().get_experiment_by_name("before the kill") is not None
-    assert len(checkout.processes()) == 3, "the killed server's worker is still there"
+    assert len(checkout.processes()) == 2
 
 
 @needs_weed
@@ -319,10 +318,11 @@ def test_servers_of_a_lost_state_are_replaced_and_nothing_stored_is_lost(checkou
     bucket().put_object(Key="before the loss", Body=b"kept")
     before, old = state(checkout), checkout.processes()
     (checkout.work / "stack.json").write_text((checkout.work / "stack.json").read_text()[:50])
-    stack.start()
+    with taken(5000, 9000):  # or a test beside this one gets them as soon as the next one stops these servers
+        stack.start()
     os.environ.update(stack.environment())
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in old)
-    assert len(checkout.processes()) == 3
+    assert len(checkout.processes()) == 2
     assert state(checkout)["secret_key"] != before["secret_key"]
     assert MlflowClient().get_experiment_by_name("before the loss") is not None
     assert bucket().Object("before the loss").get()["Body"].read() == b"kept"
