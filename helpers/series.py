@@ -54,6 +54,8 @@ class OwnKernel(AsyncKernelManager):
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(transport_encryption="auto", **kwargs)
+        # A message may come in while the connection to a kernel that has ended is being closed.
+        logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
 
     @property
     def kernel_spec(self) -> KernelSpec:
