@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 from kfp.dsl import Metrics, Model
+from sklearn.datasets import load_iris
 
 from helpers import settings, stack
 from helpers.lean_pipeline import PACKAGES, load_csv, train_classifier, upload_model_to_mlflow
@@ -31,6 +32,56 @@ from helpers.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklea
 RUNS = 5
 RESULT = settings.ROOT / "docs" / "benchmarks" / "uploaders.json"
 UPLOADERS = {"first": upload_sklearn_model_to_mlflow, "lean": upload_model_to_mlflow}
+
+
+def download(packages: list[str], folder: Path) -> list[Path]:
+    """Fetch the wheels that packages need, at the versions of the lock.
+
+    Parameters
+    ----------
+    packages : list of str
+        Their names.
+    folder : pathlib.Path
+        The wheels go to ``wheels/`` in it.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The wheels, those of what the packages need included.
+    """
+    constraints = folder / "constraints.txt"  # the versions of the lock, as they are installed here
+    constraints.write_text("\n".join(
+        f"{found.name}=={found.version}" for found in importlib.metadata.distributions()
+        if found.name != "mlflow-kubeflow-notebooks"))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--dest", folder / "wheels",
+         "--constraint", constraints, *packages], check=True)
+    return list((folder / "wheels").iterdir())
+
+
+def install(packages: list[str], folder: Path, venv: str) -> float:
+    """Install packages from `download` into an empty environment.
+
+    Parameters
+    ----------
+    packages : list of str
+        Their names.
+    folder : pathlib.Path
+        That of `download`.
+    venv : str
+        Name of the environment, made in the folder.
+
+    Returns
+    -------
+    float
+        Seconds that pip took, without those of making the environment.
+    """
+    subprocess.run([sys.executable, "-m", "venv", folder / venv], check=True)
+    begin = time.perf_counter()
+    subprocess.run([
+        folder / venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index",
+        "--find-links", folder / "wheels", *packages], check=True)
+    return time.perf_counter() - begin
 
 
 def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack.Stack) -> dict[str, float]:
@@ -55,23 +106,9 @@ def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack
         One value for each row of the table; times are medians of `RUNS` runs, but of one installation.
     """
     function = UPLOADERS[name]
-    constraints = folder / "constraints.txt"  # the versions of the lock, as they are installed here
-    constraints.write_text("\n".join(
-        f"{found.name}=={found.version}" for found in importlib.metadata.distributions()
-        if found.name != "mlflow-kubeflow-notebooks"))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    wheels = folder / "wheels"
-    subprocess.run(
-        [*pip, "download", "--quiet", "--dest", wheels, "--constraint", constraints, *PACKAGES[function]], check=True)
-    downloaded = list(wheels.iterdir())
-    begin = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    empty = time.perf_counter()
+    downloaded = download(PACKAGES[function], folder)
+    seconds_to_install = install(PACKAGES[function], folder, "venv")
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([
-        python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--find-links", wheels,
-        *PACKAGES[function]], check=True)
-    installed = time.perf_counter()
 
     script = folder / "upload.py"
     script.write_text("from __future__ import annotations\n" + textwrap.dedent(inspect.getsource(function)) + textwrap.dedent("""
@@ -103,7 +140,7 @@ def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack
     return {
         "packages, with what they need": len(downloaded),
         "megabytes to download": round(sum(path.stat().st_size for path in downloaded) / 1e6, 1),
-        "seconds to install, downloaded": round(installed - empty, 1),
+        "seconds to install, downloaded": round(seconds_to_install, 1),
         "seconds to upload": round(statistics.median(seconds), 2),
         "resident megabytes": round(statistics.median(memory)),
     }
@@ -120,7 +157,8 @@ def main() -> int:
                  ("model", "input_example", "signature", "conda_env", "params", "metrics")}
         train_from_csv(str(folder / "data"), str(folder / "target"), "rbf", **first)
         model, metrics = Model(uri=str(folder / "lean_model")), Metrics(uri=str(folder / "lean_metrics"))
-        load_csv("", "target", "", str(folder / "data"), str(folder / "target"))
+        load_iris(as_frame=True).frame.to_csv(folder / "iris.csv", index=False)
+        load_csv(str(folder / "iris.csv"), "target", "", str(folder / "data"), str(folder / "target"))
         train_classifier(str(folder / "data"), str(folder / "target"), "rbf", model, metrics)
         given = {
             "first": (first, {}),

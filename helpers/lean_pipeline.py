@@ -18,30 +18,25 @@ def load_csv(
 
     import pandas as pd
 
-    if not source:
-        from sklearn.datasets import load_iris
+    try:
+        if source.startswith("s3://"):
+            import boto3
 
-        table = load_iris(as_frame=True).frame
-    else:
-        try:
-            if source.startswith("s3://"):
-                import boto3
-
-                bucket, _, key = source.removeprefix("s3://").partition("/")
-                s3 = boto3.client("s3", endpoint_url=mlflow_s3_endpoint_url or None)
-                content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            else:
-                with open(source, "rb") as file:
-                    content = file.read()
-        except Exception as error:
-            raise ValueError(
-                f"{source} cannot be read: {error}. Name a file that this task can see, or "
-                "s3://bucket/key with keys that may read it."
-            ) from None
-        try:
-            table = pd.read_csv(io.BytesIO(content))
-        except ValueError as error:  # pandas' own errors are of this kind
-            raise ValueError(f"{source} is no table: {error}. It should be CSV in UTF-8.") from None
+            bucket, _, key = source.removeprefix("s3://").partition("/")
+            s3 = boto3.client("s3", endpoint_url=mlflow_s3_endpoint_url or None)
+            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        else:
+            with open(source, "rb") as file:
+                content = file.read()
+    except Exception as error:
+        raise ValueError(
+            f"{source!r} cannot be read: {error}. Name a file that this task can see, or "
+            "s3://bucket/key with keys that may read it."
+        ) from None
+    try:
+        table = pd.read_csv(io.BytesIO(content))
+    except ValueError as error:  # pandas' own errors are of this kind
+        raise ValueError(f"{source} is no table: {error}. It should be CSV in UTF-8.") from None
 
     if target_column not in table:
         raise ValueError(
@@ -109,14 +104,15 @@ def train_classifier(
     classifier = make_pipeline(StandardScaler(), SVC(kernel=kernel, C=C)).fit(X_train, y_train)
     predicted = classifier.predict(X_test)
 
-    needs = ("mlflow", "pandas", "scikit-learn", "skops")
+    needs = ("pandas", "scikit-learn", "skops")
     mlflow.sklearn.save_model(
         classifier,
         model.path,
         serialization_format="skops",  # a list of known types instead of a pickle
         signature=mlflow.models.infer_signature(X_train, predicted),
         input_example=X_train.sample(1, random_state=7),
-        pip_requirements=[f"{name}=={version(name)}" for name in needs],
+        pip_requirements=[f"mlflow=={mlflow.__version__}"]
+        + [f"{name}=={version(name)}" for name in needs],
     )
     params = {"kernel": kernel, "C": C, "rows": len(X), **split}
     model.metadata["params"] = {name: str(value) for name, value in params.items()}
@@ -203,8 +199,8 @@ def upload_model_to_mlflow(
 
 
 PACKAGES |= {
-    load_csv: ["boto3", "pandas", "scikit-learn"],
-    train_classifier: ["mlflow", "pandas", "scikit-learn", "skops"],
+    load_csv: ["boto3", "pandas"],
+    train_classifier: ["mlflow-skinny", "pandas", "scikit-learn", "skops"],
     upload_model_to_mlflow: ["boto3", "mlflow-skinny"],
 }
 
@@ -214,7 +210,7 @@ def make_lean_pipeline(component, train=train_classifier):
 
     @dsl.pipeline(name="lean-pipeline")
     def lean_pipeline(
-        source: str = "",
+        source: str,
         target_column: str = "target",
         kernel: str = "rbf",
         model_name: str = "classifier",

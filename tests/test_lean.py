@@ -15,6 +15,7 @@ import pytest
 from kfp.dsl import Metrics, Model
 from mlflow import MlflowClient
 from mlflow.store.artifact import s3_artifact_repo
+from sklearn.datasets import load_iris
 
 from helpers import lean_pipeline
 from helpers.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
@@ -24,7 +25,8 @@ from helpers.lean_pipeline import load_csv, train_classifier, upload_model_to_ml
 def trained(tmp_path_factory):
     """Iris, trained: the model and the metrics as KFP hands them over."""
     folder = tmp_path_factory.mktemp("trained")
-    load_csv("", "target", "", str(folder / "data"), str(folder / "target"))
+    load_iris(as_frame=True).frame.to_csv(folder / "iris.csv", index=False)
+    load_csv(str(folder / "iris.csv"), "target", "", str(folder / "data"), str(folder / "target"))
     model, metrics = Model(uri=str(folder / "model")), Metrics(uri=str(folder / "metrics"))
     train_classifier(str(folder / "data"), str(folder / "target"), "rbf", model, metrics)
     return model, metrics
