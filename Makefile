@@ -30,9 +30,12 @@ lab: .venv/stamp  ## Open the series in JupyterLab
 	@PATH="$$PWD/.venv/bin:$$PATH" $(VENV) -m jupyterlab --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
-bench: .venv/stamp  ## Measure the two uploads, and a class of 1, 10 and 30; needs the package index
+bench: .venv/stamp  ## Measure the series against what people would use instead; takes hours; ROWS="servers sweep" takes less
 	@$(VENV) benchmarks/uploaders.py
 	@$(VENV) benchmarks/learners.py
+	@$(VENV) benchmarks/breakdown.py
+	@$(VENV) benchmarks/ratios.py $${ROWS-}
+	@$(VENV) benchmarks/scaling.py
 
 pictures: .venv/stamp  ## Draw the diagrams and take the pictures of the MLflow UI anew
 	@sh tests/install_chromium.sh

@@ -1,4 +1,4 @@
-"""Measure one MLflow server that one, ten and thirty learners use at once.
+"""Measure one MLflow server that one, ten, twenty and thirty learners use at once.
 
 Each learner logs what notebooks 02 and 05 log, through a server that takes all files, started as for a workshop. Prints a
 table, writes docs/benchmarks/learners.json, and fails if a run is lost or a file is another learner's.
@@ -29,7 +29,7 @@ from sklearn.svm import SVC
 
 from helpers import settings, stack, workshop
 
-CLASSES = (1, 10, 30)
+CLASSES = (1, 10, 20, 30)
 PROCESSES = 4  # learners share processes, of which each takes 300 MB; each is a thread
 NAMED = "learner.txt"  # the file that says whose it is
 RUNS = 6  # of each learner: two by hand and one through the server in notebook 02, three jobs in notebook 05
@@ -48,6 +48,10 @@ class Figures:
         Seconds of the learner who waited longest.
     memory : float
         Highest resident memory of the MLflow server, in megabytes.
+    busy : dict of str to float
+        Of each server: seconds of processor for each second while the class worked.
+    requests : dict of str to int
+        That the MLflow server answered meanwhile: all, and those that pass a file or a list of files on to the store.
     runs : int
         How many FINISHED runs the server has.
     wrong : list of str
@@ -57,6 +61,8 @@ class Figures:
     seconds: float
     slowest: float
     memory: float
+    busy: dict[str, float]
+    requests: dict[str, int]
     runs: int
     wrong: list[str]
 
@@ -180,12 +186,15 @@ def measure(uri: str, learners: int) -> Figures:
         try:
             for process in workers:
                 assert process.stdout.readline() == "ready\n", "a process of learners did not begin"
+            processor, answered = _processor(), _answered()
             begin = time.monotonic()
             for process in workers:
                 process.stdin.write("go\n")
                 process.stdin.flush()
             results = [result for process in workers for result in json.loads(process.stdout.readline() or "[]")]
             seconds = time.monotonic() - begin
+            busy = {name: round((after - processor[name]) / seconds, 2) for name, after in _processor().items()}
+            requests = {name: after - answered[name] for name, after in _answered().items()}
         finally:
             for process in workers:
                 process.kill()
@@ -195,7 +204,21 @@ def measure(uri: str, learners: int) -> Figures:
         wrong.append(f"{learners - len(results)} learners never came to an end")
     runs, mixed = read_back(uri, names)
     return Figures(round(seconds, 1), round(max((result["seconds"] for result in results), default=0), 1),
-                   round(memory.peak / 1e6), runs, wrong + mixed)
+                   round(memory.peak / 1e6), busy, requests, runs, wrong + mixed)
+
+
+def _processor() -> dict[str, float]:
+    """Return the seconds of processor that each server has used."""
+    state, used = stack._read_state(), {}
+    for name in state["servers"]:
+        used[name] = sum(sum(process.cpu_times()[:2]) for process in stack._tree(state, name))
+    return used
+
+
+def _answered() -> dict[str, int]:
+    """Count the requests in the MLflow server's log."""
+    log = stack._log("mlflow").read_text(errors="replace")
+    return {"all": log.count(' HTTP/1.1" '), "to the store": log.count("/mlflow-artifacts/")}
 
 
 def _groups(names: list[str]) -> list[list[str]]:
@@ -271,15 +294,16 @@ def main() -> int:
         settings.ROOT = Path(scratch)  # the reader's runs and servers are none of this one's business
         try:
             uri = workshop.start(max(CLASSES)).tracking_uri
-            print(f"\n{'learners':>8}{'seconds':>9}{'slowest learner':>17}{'server MB':>11}{'FINISHED':>10}")
+            print(f"\n{'learners':>8}{'seconds':>9}{'slowest learner':>17}{'server MB':>11}{'requests':>10}{'FINISHED':>10}")
             for learners in CLASSES:
                 found = measure(uri, learners)
                 wrong += found.wrong
                 table[learners] = {
                     "seconds in all": found.seconds, "seconds of the slowest learner": found.slowest,
                     "seconds per learner": round(found.seconds / learners, 2), "server megabytes": found.memory,
-                    "runs FINISHED": found.runs}
-                print(f"{learners:>8}{found.seconds:>9}{found.slowest:>17}{found.memory:>11}{found.runs:>10}", flush=True)
+                    "requests": found.requests, "processors busy": found.busy, "runs FINISHED": found.runs}
+                print(f"{learners:>8}{found.seconds:>9}{found.slowest:>17}{found.memory:>11}{found.requests['all']:>10}"
+                      f"{found.runs:>10}", flush=True)
         finally:
             stack.stop()
     machine = (f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "

@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +21,9 @@ from conftest import Checkout
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from cgroup import Cgroup  # noqa: E402
+
 NAME, TITLE = "02_track_on_a_server.ipynb", "Track a model on a server"
 HOST, PREFIX = "kubeflow.example.test", "/notebook/team-a/iris"
 LIMIT = 2 << 30  # bytes
@@ -39,66 +40,13 @@ class Pod:
     root: Path
     process: subprocess.Popen
     isolated: bool
-    cgroup: "Cgroup | None"
+    cgroup: Cgroup | None
     ui: str = ""  # where the first test found the MLflow UI
 
     def mlflow_log(self) -> str:
         """Return what the MLflow server of the pod wrote."""
         (log,) = self.root.rglob("logs/mlflow.log")
         return log.read_text()
-
-
-class Cgroup:
-    """A group of processes with a limit on their memory, of version 1 or 2, which root can make."""
-
-    KINDS = {  # controller: files of limit, limit of swap and peak; events; what processes hold, in memory.stat
-        "/sys/fs/cgroup/memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", LIMIT,
-                                  "memory.max_usage_in_bytes", "memory.oom_control", "total_rss"),
-        "/sys/fs/cgroup": ("memory.max", "memory.swap.max", 0, "memory.peak", "memory.events", "anon"),
-    }  # fmt: skip
-
-    def __init__(self) -> None:
-        for root, (limit, swap, swap_limit, *self._files) in self.KINDS.items():
-            self.folder = Path(root) / f"series-{os.getpid()}"
-            with contextlib.suppress(OSError):
-                self.folder.mkdir()
-                if (self.folder / limit).exists():
-                    (self.folder / limit).write_text(str(LIMIT))
-                    if (self.folder / swap).exists():
-                        (self.folder / swap).write_text(str(swap_limit))
-                    break
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
-        else:
-            raise OSError("no memory cgroup can be made")
-        self.held, self._ended = 0, threading.Event()
-        self._watch = threading.Thread(target=self._sample)
-        self._watch.start()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(0.5):
-            stat = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
-            self.held = max(self.held, int(stat[self._files[2]]))
-
-    @property
-    def peak(self) -> int:
-        """The most that was ever used, in bytes, with the cache of files, which the kernel takes back when it must."""
-        return int((self.folder / self._files[0]).read_text())
-
-    @property
-    def killed(self) -> int:
-        """How many processes were killed because memory ran out."""
-        return int(dict(line.split() for line in (self.folder / self._files[1]).read_text().splitlines())["oom_kill"])
-
-    def close(self) -> None:
-        """Remove the group; its processes have ended, or are just ending."""
-        self._ended.set()
-        self._watch.join()
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                return self.folder.rmdir()
-            time.sleep(0.1)
-        raise AssertionError(f"processes outlived the pod: {(self.folder / 'cgroup.procs').read_text()}")
 
 
 def reachable(paths: list[Path], stage: Path) -> str:
@@ -160,7 +108,7 @@ def pod():
         commands = ["set -e", f"cd {home}"]
         group = None
         with contextlib.suppress(OSError):
-            group = Cgroup()
+            group = Cgroup(LIMIT)
             stack.callback(group.close)
             commands.append(f"echo 0 > {group.folder}/cgroup.procs")
         isolated = can_isolate()
