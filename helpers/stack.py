@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import json
@@ -24,7 +25,7 @@ import filelock
 import psutil
 import requests
 
-from helpers import serving, settings
+from helpers import database, recovery, serving, settings
 
 BUCKET = "mlflow"
 USUAL_PORTS = {"mlflow": 5000, "s3": 9000}
@@ -108,6 +109,10 @@ def connect() -> Stack:
     for foreign in ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE"):
         os.environ.pop(foreign, None)  # parts of another set of keys, which ours must not be mixed with
     os.environ["_SERIES_TRACKING_URI"] = stack.tracking_uri
+    with contextlib.suppress(OSError):
+        recovery.process_mark()
+    atexit.unregister(_keep_copy)
+    atexit.register(_keep_copy)
     return stack
 
 
@@ -203,7 +208,8 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     """Start what is not running, wait until both servers answer, and say so.
 
     Safe to call again, and from several kernels at once. A server that has died
-    is started again with its data.
+    is started again with its data; runs whose process has died are ended, and a
+    damaged database is replaced by its copy.
 
     Parameters
     ----------
@@ -254,6 +260,9 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
             for name in spawned:
                 _end(state, name)
             raise
+        if not state["learners"]:  # whose processes are on other machines
+            recovery.end_lost_runs(_url(state, "mlflow"))
+        _keep_copy()
     _say("The MLflow tracking server and the S3 store are ready." if _weed() else
          "The MLflow tracking server is ready. SeaweedFS has no build for this machine: artifacts go to a local folder.",
          done=True)
@@ -276,6 +285,7 @@ def stop() -> list[str]:
         running = [name for name in ("mlflow", "s3") if _alive(state, name) or _strays(state, name)]
         for name in running:
             _end(state, name)
+        _keep_copy()
         if state["learners"]:
             state["learners"] = None
             with contextlib.suppress(OSError):  # a full disk
@@ -340,7 +350,7 @@ def _command(state: dict, name: str) -> list[str]:
     direct = _weed() and not state["learners"]
     return [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(ports[0]),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}",
+        "--workers", "1", "--backend-store-uri", f"sqlite:///{_database()}",
         "--default-artifact-root", bucket if direct else "mlflow-artifacts:/",
         "--serve-artifacts", "--artifacts-destination", bucket,
     ]
@@ -426,6 +436,8 @@ class _Again(Exception):
 def _spawn(state: dict, name: str, *, usual_port: bool) -> None:
     _end(state, name)  # what a killed server or a lost stack.json left behind has the data open
     (settings.work_dir() / name).mkdir(exist_ok=True)
+    if name == "mlflow" and (mended := database.mend(_database())):
+        _say(mended, done=True)
     log = _log(name)
     log.parent.mkdir(exist_ok=True)
     if log.exists():
@@ -538,6 +550,14 @@ def _end(state: dict, name: str) -> None:
         state["servers"][name] |= {"pid": None, "created": None}
         with contextlib.suppress(OSError):  # a full disk; that the process is gone will be seen
             _write_state(state)
+
+
+def _database() -> Path:
+    return settings.work_dir() / "mlflow" / "mlflow.db"
+
+
+def _keep_copy() -> None:
+    database.keep_copy(_database())
 
 
 def _weed() -> str | None:
