@@ -233,6 +233,7 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     """
     names = ("s3", "mlflow") if _weed() else ("mlflow",)
     spawned: set[str] = set()
+    refused = False
     settings.check_work_dir()
     with _locked(progress=True):
         state = _read_state()
@@ -244,13 +245,19 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
                     if not _alive(state, name):
                         store = _store(state)
                         spawned.add(name)
-                        _spawn(state, name, usual_port=attempt == 0 or name == "mlflow" and port is not None)
+                        _spawn(state, name, usual_port=attempt == 0 or refused or name == "mlflow" and port is not None)
                         if _store(state) != store:
                             _end(state, "mlflow")  # it was told the store's old address: goes next
                 try:
                     for name in names:
                         _wait_until_ready(state, name, begin, name in spawned)
-                    break
+                    if not _weed() or _takes_files(state):
+                        break
+                    if refused:
+                        raise StackError(f"The S3 store takes no files. Free some space on the disk of "
+                                         f"{settings.work_dir()}, then run this again.")
+                    refused, name = True, "s3"
+                    raise _Again
                 except _Again:
                     _end(state, name)
             else:
@@ -390,18 +397,33 @@ def _answers(state: dict, name: str) -> bool:
                 f"{_url(state, name)}/api/2.0/mlflow/experiments/search", params={"max_results": 1},
                 timeout=10, proxies={"http": ""})
             return answer.ok
-        from botocore.config import Config
-        from botocore.session import Session
-
-        # Without a profile: the reader's AWS_PROFILE has nothing to do with this store.
-        client = Session({"profile": (None, None, None, None)}).create_client(
-            "s3", endpoint_url=_url(state, name), region_name="us-east-1",
-            aws_access_key_id=state["access_key"], aws_secret_access_key=state["secret_key"],
-            config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 0}, proxies={}))
-        client.list_objects_v2(Bucket=BUCKET, MaxKeys=1)
+        _s3(state).list_objects_v2(Bucket=BUCKET, MaxKeys=1)
         return True
     except Exception:  # noqa: BLE001 - whatever it is, the server is not ready
         return False
+
+
+def _takes_files(state: dict) -> bool:
+    """Tell whether the store can write; after a full disk it refuses for a minute, though there is room again."""
+    for attempt in range(3):
+        with contextlib.suppress(Exception):  # whatever it is, it did not write
+            client = _s3(state)
+            client.put_object(Bucket=BUCKET, Key=".probe", Body=b"probe")
+            client.delete_object(Bucket=BUCKET, Key=".probe")
+            return True
+        time.sleep(attempt / 2)
+    return False
+
+
+def _s3(state: dict):
+    from botocore.config import Config
+    from botocore.session import Session
+
+    # Without a profile: the reader's AWS_PROFILE has nothing to do with this store.
+    return Session({"profile": (None, None, None, None)}).create_client(
+        "s3", endpoint_url=_url(state, "s3"), region_name="us-east-1",
+        aws_access_key_id=state["access_key"], aws_secret_access_key=state["secret_key"],
+        config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 0}, proxies={}))
 
 
 def _wait_until_ready(state: dict, name: str, begin: float, spawned: bool) -> None:

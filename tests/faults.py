@@ -128,8 +128,9 @@ def kernel_killed(room: Room, number: int) -> Seen:
 
     def kill() -> None:
         for process in [*kernel.children(recursive=True), kernel]:
-            if "_SERIES_SERVER" not in process.environ():  # which it may have started
-                process.kill()
+            with contextlib.suppress(psutil.Error):
+                if "_SERIES_SERVER" not in process.environ():  # which it may have started
+                    process.kill()
 
     with _at_put(room, 1 + number % 5, kill) as proxy:
         room.work_until_death(s3=proxy.url)

@@ -212,7 +212,8 @@ class Room:
         assert "failure" not in run.data.tags
         prefix = run.info.artifact_uri.removeprefix(f"s3://{BUCKET}/")
         names = {entry.key.rsplit("/", 1)[1] for entry in self.bucket().objects.filter(Prefix=f"{prefix}/svc/")}
-        assert {"MLmodel", "model.pkl", "conda.yaml", "requirements.txt", "input_example.json"} <= names, names
+        missing = {"MLmodel", "model.pkl", "conda.yaml", "requirements.txt", "input_example.json"} - names
+        assert not missing, f"run {run_id} is FINISHED, but the bucket lacks {missing}"
 
 
 def _seen(said: str, failed: str) -> Seen:
