@@ -24,8 +24,8 @@ def keep_copy(database: Path) -> None:
     new = copy.with_name(f"{copy.name}.{os.getpid()}.new")
     with contextlib.suppress(OSError, sqlite3.Error):
         changed = _changed(database)
-        if copy.exists() and copy.stat().st_mtime_ns == changed:
-            return
+        if database.stat().st_size == 0 or copy.exists() and copy.stat().st_mtime_ns == changed:
+            return  # SQLite finds nothing wrong with an empty file
         try:
             with contextlib.closing(_open(database, "ro")) as source, contextlib.closing(sqlite3.connect(new)) as target:
                 source.backup(target)
