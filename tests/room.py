@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -72,7 +71,7 @@ class Room:
         """Return the notebook's kernel, a new one if it died."""
         if self._manager is None or not self._manager.is_alive():
             self.end_kernel()
-            self._manager = KernelManager(kernel_name="python3")
+            self._manager = KernelManager(kernel_name="python3", transport_encryption="auto")
             self._manager.start_kernel(cwd=str(self.checkout.root), env=self._environment())
             self._client = self._manager.blocking_client()
             self._client.start_channels()
