@@ -214,7 +214,7 @@ def unusual_path(room: Room, number: int) -> Seen:
 @fault("checkout read-only", missing=lambda: _namespace("-m"), read_only=True, rerun=False)
 def read_only(room: Room, number: int) -> Seen:
     seen = room.work()
-    assert not room.checkout.work.exists() and room.checkout.work.is_dir()
+    assert not (room.checkout.root / "work").exists() and room.checkout.work.is_dir()
     return seen
 
 

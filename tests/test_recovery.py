@@ -137,7 +137,7 @@ def test_workshop_ends_nobodys_runs(checkout, servers, client, experiment, monke
 
 
 def test_all_pages_are_read(servers, client, experiment, monkeypatch):
-    runs = {client.create_run(experiment, tags={"kfp_job_id": str(job)}).info.run_id for job in range(7)}
+    runs = {client.create_run(experiment, tags={"kfp_job_id": str(job)}).info.run_id for job in range(90_000_000, 90_000_007)}
     request = requests.request
 
     def small_pages(method, url, json=None, **more):
