@@ -141,7 +141,7 @@ def kernel_killed(room: Room, number: int) -> Seen:
 @fault("two pipelines at once", rerun=False)
 def two_at_once(room: Room, number: int) -> Seen:
     room.kernel()
-    second = room.begin()
+    second = room.begin("linear")
     seen, other = room.work(), room.finish(second)
     assert seen.run_id and other.run_id and seen.run_id != other.run_id, (seen, other)
     room.check_run(seen.run_id, "rbf")
@@ -154,7 +154,7 @@ def two_stacks(room: Room, number: int) -> Seen:
     with tempfile.TemporaryDirectory() as folder:
         other = Room(Path(folder), room.cache)
         try:
-            seen = other.finish(other.begin())
+            seen = other.finish(other.begin("linear"))
             assert seen.run_id, seen
             other.check_run(seen.run_id, "linear")
             for key in ("access_key", "secret_key"):
@@ -214,7 +214,7 @@ def unusual_path(room: Room, number: int) -> Seen:
 @fault("checkout read-only", missing=lambda: _namespace("-m"), read_only=True, rerun=False)
 def read_only(room: Room, number: int) -> Seen:
     seen = room.work()
-    assert not (room.checkout.root / "work").exists() and room.checkout.work.is_dir()
+    assert not (room.checkout.root / "work").exists() and room.checkout.work.is_dir(), "the state lies elsewhere"
     return seen
 
 
@@ -230,7 +230,7 @@ def no_network(room: Room, number: int) -> Seen:
             assert "unreachable" in str(error), error
         """)
     alone = ("unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$0" "$@"')
-    seen = room.finish(room.begin(prefix=alone, check=check))
+    seen = room.finish(room.begin("rbf", prefix=alone, check=check))
     room.stop()
     return seen
 

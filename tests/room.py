@@ -104,7 +104,7 @@ class Room:
         """Run the notebook's pipeline; addresses of a proxy take the place of the servers'."""
         values = self._values(KERNEL=kernel, MLFLOW=mlflow, S3=s3)
         if self._prefix:
-            return self.finish(self.begin(values))
+            return self.finish(self.begin(kernel))
         self.kernel()
         return self.cell(values + WORK)
 
@@ -116,9 +116,9 @@ class Room:
             assert time.monotonic() < end, "nobody killed the kernel"
             time.sleep(0.2)
 
-    def begin(self, values: str | None = None, prefix: tuple[str, ...] = (), check: str = "") -> subprocess.Popen:
+    def begin(self, kernel: str, *, prefix: tuple[str, ...] = (), check: str = "") -> subprocess.Popen:
         """Start the same work in a process of its own."""
-        code = (values or self._values(KERNEL="linear", MLFLOW="", S3="")) + check + SET_UP + WORK
+        code = self._values(KERNEL=kernel, MLFLOW="", S3="") + check + SET_UP + WORK
         return subprocess.Popen(
             [*self._prefix, *prefix, sys.executable, "-c", code], cwd=self.checkout.root, env=self._environment(),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -207,8 +207,8 @@ class Room:
     def check_run(self, run_id: str, kernel: str) -> None:
         """Check that a run is FINISHED, is the one of that kernel, and has all its files."""
         run = self.client().get_run(run_id)
-        assert (run.info.status, run.data.params["kernel"]) == ("FINISHED", kernel)
-        assert "failure" not in run.data.tags
+        found = run.info.status, run.data.params.get("kernel"), run.data.tags.get("failure")
+        assert found == ("FINISHED", kernel, None), f"run {run_id} is {found}"
         prefix = run.info.artifact_uri.removeprefix(f"s3://{BUCKET}/")
         names = {entry.key.rsplit("/", 1)[1] for entry in self.bucket().objects.filter(Prefix=f"{prefix}/svc/")}
         missing = {"MLmodel", "model.pkl", "conda.yaml", "requirements.txt", "input_example.json"} - names
