@@ -218,15 +218,23 @@ def damage(file, kind: str) -> None:
 def test_damaged_database_is_set_aside_and_its_copy_takes_its_place(kept, kind):
     damage(kept, kind)
     damaged = kept.read_bytes()
-    (kept.parent / "mlflow.db-journal").write_bytes(b"would be applied to the copy")
     database.keep_copy(kept)  # must not put the damaged one in the place of the good copy
     told = database.mend(kept)
     assert rows(kept) == 500
     (aside,) = kept.parent.glob("mlflow.damaged-*.db")
     assert aside.read_bytes() == damaged
     assert str(aside) in told and "Its copy" in told
-    assert not (kept.parent / "mlflow.db-journal").exists()
     assert database.mend(kept) is None
+
+
+def test_journal_goes_aside_with_its_database(kept, monkeypatch):
+    beside = kept.parent / "mlflow.db-journal"
+    beside.write_bytes(b"would be applied to the copy")
+    monkeypatch.setattr(database, "is_sound", lambda file: file != kept)  # whose reading might use the journal up
+    database.mend(kept)
+    assert not beside.exists()
+    assert [path.read_bytes() for path in kept.parent.glob("*.db-journal")] == [b"would be applied to the copy"]
+    assert rows(kept) == 500
 
 
 def test_damaged_database_without_a_copy_is_set_aside_and_said_so(kept):
