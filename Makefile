@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-.PHONY: help run test test-all lab bench pictures refresh exercises cluster-check workshop wheels stop clean distclean FORCE
+.PHONY: help run test test-all lab bench faults pictures refresh exercises cluster-check workshop wheels stop clean distclean FORCE
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-22s%s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ bench: .venv/stamp  ## Measure the series against what people would use instead;
 	@$(VENV) benchmarks/breakdown.py
 	@$(VENV) benchmarks/ratios.py $${ROWS-}
 	@$(VENV) benchmarks/scaling.py
+
+faults: .venv/stamp  ## Kill, fill up, cut off and interrupt, TRIES=5 times each, and count what was lost
+	@$(VENV) tests/faults.py --tries "$${TRIES:-5}"
 
 pictures: .venv/stamp  ## Draw the diagrams and take the pictures of the MLflow UI anew
 	@sh tests/install_chromium.sh

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import json
@@ -24,7 +25,7 @@ import filelock
 import psutil
 import requests
 
-from helpers import serving, settings
+from helpers import database, recovery, serving, settings
 
 BUCKET = "mlflow"
 USUAL_PORTS = {"mlflow": 5000, "s3": 9000}
@@ -108,6 +109,10 @@ def connect() -> Stack:
     for foreign in ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE"):
         os.environ.pop(foreign, None)  # parts of another set of keys, which ours must not be mixed with
     os.environ["_SERIES_TRACKING_URI"] = stack.tracking_uri
+    with contextlib.suppress(OSError):
+        recovery.process_mark()
+    atexit.unregister(_keep_copy)
+    atexit.register(_keep_copy)
     return stack
 
 
@@ -203,7 +208,8 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     """Start what is not running, wait until both servers answer, and say so.
 
     Safe to call again, and from several kernels at once. A server that has died
-    is started again with its data.
+    is started again with its data; runs whose process has died are ended, and a
+    damaged database is replaced by its copy.
 
     Parameters
     ----------
@@ -227,6 +233,7 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     """
     names = ("s3", "mlflow") if _weed() else ("mlflow",)
     spawned: set[str] = set()
+    refused = False
     settings.check_work_dir()
     with _locked(progress=True):
         state = _read_state()
@@ -238,13 +245,19 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
                     if not _alive(state, name):
                         store = _store(state)
                         spawned.add(name)
-                        _spawn(state, name, usual_port=attempt == 0 or name == "mlflow" and port is not None)
+                        _spawn(state, name, usual_port=attempt == 0 or refused or name == "mlflow" and port is not None)
                         if _store(state) != store:
                             _end(state, "mlflow")  # it was told the store's old address: goes next
                 try:
                     for name in names:
                         _wait_until_ready(state, name, begin, name in spawned)
-                    break
+                    if not _weed() or _takes_files(state):
+                        break
+                    if refused:
+                        raise StackError(f"The S3 store takes no files. Free some space on the disk of "
+                                         f"{settings.work_dir()}, then run this again.")
+                    refused, name = True, "s3"
+                    raise _Again
                 except _Again:
                     _end(state, name)
             else:
@@ -254,6 +267,9 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
             for name in spawned:
                 _end(state, name)
             raise
+        if not state["learners"]:  # whose processes are on other machines
+            recovery.end_lost_runs(_url(state, "mlflow"))
+        _keep_copy()
     _say("The MLflow tracking server and the S3 store are ready." if _weed() else
          "The MLflow tracking server is ready. SeaweedFS has no build for this machine: artifacts go to a local folder.",
          done=True)
@@ -276,6 +292,7 @@ def stop() -> list[str]:
         running = [name for name in ("mlflow", "s3") if _alive(state, name) or _strays(state, name)]
         for name in running:
             _end(state, name)
+        _keep_copy()
         if state["learners"]:
             state["learners"] = None
             with contextlib.suppress(OSError):  # a full disk
@@ -339,10 +356,10 @@ def _command(state: dict, name: str) -> list[str]:
     # mlflow-artifacts: goes through the server instead. In a workshop all do, and no learner has keys.
     direct = _weed() and not state["learners"]
     return [
-        # Not by "-m", which needs the helpers to be installed; and without this folder's names in the way (-P).
+# Not by "-m", which needs the helpers to be installed; and without this folder's names in the way (-P).
         sys.executable, "-P", str(Path(__file__).with_name("mlflow_server.py")),
         "--host", "127.0.0.1", "--port", str(ports[0]),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}",
+        "--workers", "1", "--backend-store-uri", f"sqlite:///{_database()}",
         "--default-artifact-root", bucket if direct else "mlflow-artifacts:/",
         "--serve-artifacts", "--artifacts-destination", bucket,
     ]
@@ -382,18 +399,33 @@ def _answers(state: dict, name: str) -> bool:
                 f"{_url(state, name)}/api/2.0/mlflow/experiments/search", params={"max_results": 1},
                 timeout=10, proxies={"http": ""})
             return answer.ok
-        from botocore.config import Config
-        from botocore.session import Session
-
-        # Without a profile: the reader's AWS_PROFILE has nothing to do with this store.
-        client = Session({"profile": (None, None, None, None)}).create_client(
-            "s3", endpoint_url=_url(state, name), region_name="us-east-1",
-            aws_access_key_id=state["access_key"], aws_secret_access_key=state["secret_key"],
-            config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 0}, proxies={}))
-        client.list_objects_v2(Bucket=BUCKET, MaxKeys=1)
+        _s3(state).list_objects_v2(Bucket=BUCKET, MaxKeys=1)
         return True
     except Exception:  # noqa: BLE001 - whatever it is, the server is not ready
         return False
+
+
+def _takes_files(state: dict) -> bool:
+    """Tell whether the store can write; after a full disk it refuses for a minute, though there is room again."""
+    for attempt in range(3):
+        with contextlib.suppress(Exception):  # whatever it is, it did not write
+            client = _s3(state)
+            client.put_object(Bucket=BUCKET, Key=".probe", Body=b"probe")
+            client.delete_object(Bucket=BUCKET, Key=".probe")
+            return True
+        time.sleep(attempt / 2)
+    return False
+
+
+def _s3(state: dict):
+    from botocore.config import Config
+    from botocore.session import Session
+
+    # Without a profile: the reader's AWS_PROFILE has nothing to do with this store.
+    return Session({"profile": (None, None, None, None)}).create_client(
+        "s3", endpoint_url=_url(state, "s3"), region_name="us-east-1",
+        aws_access_key_id=state["access_key"], aws_secret_access_key=state["secret_key"],
+        config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 0}, proxies={}))
 
 
 def _wait_until_ready(state: dict, name: str, begin: float, spawned: bool) -> None:
@@ -428,6 +460,8 @@ class _Again(Exception):
 def _spawn(state: dict, name: str, *, usual_port: bool) -> None:
     _end(state, name)  # what a killed server or a lost stack.json left behind has the data open
     (settings.work_dir() / name).mkdir(exist_ok=True)
+    if name == "mlflow" and (mended := database.mend(_database())):
+        _say(mended, done=True)
     log = _log(name)
     log.parent.mkdir(exist_ok=True)
     if log.exists():
@@ -540,6 +574,14 @@ def _end(state: dict, name: str) -> None:
         state["servers"][name] |= {"pid": None, "created": None}
         with contextlib.suppress(OSError):  # a full disk; that the process is gone will be seen
             _write_state(state)
+
+
+def _database() -> Path:
+    return settings.work_dir() / "mlflow" / "mlflow.db"
+
+
+def _keep_copy() -> None:
+    database.keep_copy(_database())
 
 
 def _weed() -> str | None:

@@ -1,10 +1,12 @@
 """The two servers: started, taken over, killed, stopped, with real processes."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import time
@@ -373,14 +375,16 @@ def test_stop_and_status_of_a_fresh_checkout_make_nothing(other):
 
 def test_server_that_cannot_start_says_why_and_leaves_nothing_running(other):
     (other.work / "mlflow").mkdir(parents=True)
-    (other.work / "mlflow" / "mlflow.db").write_bytes(b"garbage " * 4096)
+    with contextlib.closing(sqlite3.connect(other.work / "mlflow" / "mlflow.db")) as newer, newer:  # of a later MLflow
+        newer.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        newer.execute("INSERT INTO alembic_version VALUES ('from_the_future')")
     done = other.run("-m helpers.stack start", timeout=stack.START_SECONDS - 10)
     assert done.returncode == 1
     first, *rest = done.stderr.splitlines()
     assert first.startswith("The MLflow tracking server ended while it was starting. The last lines of ")
     assert first.endswith(f"{other.work / 'logs' / 'mlflow.log'}:")
     assert 0 < len(rest) <= stack.LOG_LINES
-    assert "file is not a database" in done.stderr
+    assert "from_the_future" in done.stderr
     assert not other.processes()
 
 
