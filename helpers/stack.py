@@ -356,7 +356,7 @@ def _command(state: dict, name: str) -> list[str]:
     # mlflow-artifacts: goes through the server instead. In a workshop all do, and no learner has keys.
     direct = _weed() and not state["learners"]
     return [
-# Not by "-m", which needs the helpers to be installed; and without this folder's names in the way (-P).
+        # Not by "-m", which needs the helpers to be installed; and without this folder's names in the way (-P).
         sys.executable, "-P", str(Path(__file__).with_name("mlflow_server.py")),
         "--host", "127.0.0.1", "--port", str(ports[0]),
         "--workers", "1", "--backend-store-uri", f"sqlite:///{_database()}",
