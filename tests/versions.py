@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,7 @@ def main() -> int:
     parser.add_argument("--python", default="", help="such as 3.13; this one if not given")
     parser.add_argument("--record", action="store_true", help="write the result into docs/versions.md")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its servers end with it
     python = asked.python or ".".join(platform.python_version_tuple()[:2])
     print(f"The {RESOLUTIONS[asked.resolution]} versions with Python {python} and uv {version('uv')}:", flush=True)
     try:
