@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-.PHONY: help run test test-all lab bench pictures refresh exercises cluster-check workshop wheels audit versions stop clean distclean FORCE
+.PHONY: help run test test-all lab bench pictures refresh exercises cluster-check workshop wheels stop clean distclean FORCE
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-22s%s\n", $$1, $$2 }'
@@ -56,6 +56,7 @@ workshop: .venv/stamp  ## Start one MLflow server for a class; LEARNERS=30 says 
 wheels: .venv/stamp  ## Collect all packages in wheels/ or FOLDER=...; elsewhere make run WHEELS=/path/to/it needs no internet
 	@$(VENV) -m helpers.workshop wheels "$${FOLDER:-wheels}"
 
+.PHONY: audit versions
 audit: .venv/stamp  ## List known vulnerabilities of the versions in the lock; needs the internet
 	@$(VENV) tests/audit.py
 
