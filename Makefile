@@ -62,6 +62,13 @@ workshop: .venv/stamp  ## Start one MLflow server for a class; LEARNERS=30 says 
 wheels: .venv/stamp  ## Collect all packages in wheels/ or FOLDER=...; elsewhere make run WHEELS=/path/to/it needs no internet
 	@$(VENV) -m helpers.workshop wheels "$${FOLDER:-wheels}"
 
+.PHONY: audit versions
+audit: .venv/stamp  ## List known vulnerabilities of the versions in the lock; needs the internet
+	@$(VENV) tests/audit.py
+
+versions: .venv/stamp  ## Run the series with the lowest versions, or RESOLUTION=highest, that pyproject.toml allows
+	@$(VENV) tests/versions.py "$${RESOLUTION:-lowest-direct}" $${WITH:+--python "$$WITH"} $${RECORD:+--record}
+
 stop: .venv/stamp  ## Stop the servers; their data stay
 	@$(VENV) -m helpers.stack stop
 

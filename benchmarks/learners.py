@@ -105,6 +105,7 @@ def learn(client: MlflowClient, name: str, model: Path, scratch: Path) -> None:
         run_id = _log(client, iris, name, model, scratch, {"kernel": kernel, **split}, {"accuracy": 0.97, "f1_macro": 0.97},
                       {"kfp_job_id": str(number), "model_name": "svc"})
         assert client.get_run(run_id).data.params["kernel"] == kernel, f"{name} reads another run"
+    # It loads a pickle that this program made.
     answers = mlflow.pyfunc.load_model(f"runs:/{run_id}/svc").predict(load_iris(as_frame=True).data)
     assert len(answers) == 150, f"{name} loaded another model"
     assert not client.search_runs([iris], "params.kernel = 'cubic'")
@@ -134,6 +135,7 @@ def worker(uri: str, model: str, names: list[str]) -> None:
     """Be several learners at once; say what each took, or what stopped them."""
     os.environ.update(settings.QUIET)
     mlflow.set_tracking_uri(uri)
+    # It loads a pickle that this program made.
     load_model = mlflow.pyfunc.load_model(model)  # imports what it needs, before the clock runs
     assert load_model is not None
     print("ready", flush=True)

@@ -50,7 +50,8 @@ def start(command: list[str], port: int, log: str | os.PathLike = "model_server.
     Parameters
     ----------
     command : list of str
-        Such as ``["mlflow", "models", "serve", ...]``; the programs of this environment come first.
+        Such as ``["mlflow", "models", "serve", ...]``, which loads the model's pickle if it has one; the
+        programs of this environment come first.
     port : int
         Where the command listens.
     log : str or os.PathLike

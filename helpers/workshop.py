@@ -94,8 +94,9 @@ def own_name(name: str) -> str:
         If the learner's name, or this one, is not usable.
     """
     who = learner()
-    if who is None or name.startswith(f"{who}-"):
+    if who is None:
         return name
+    name = name.removeprefix(f"{who}-")
     if not re.fullmatch(r"[A-Za-z0-9-]{1,80}", name):
         raise WorkshopError(
             f"{name!r} is not usable in a workshop: take 1 to 80 letters, digits and '-', for example 'iris'.")

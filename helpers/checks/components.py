@@ -87,6 +87,7 @@ def check_03_2(names: Names) -> str:
         for file in FILES:
             if not (folder / file).exists():
                 raise NotYet(f"`train_tree` did not write `{file}`.", "write each of the six files, at the path it is given.")
+        # A pickle, but of the reader's own function, which has just run here.
         model = dill.loads((folder / "model").read_bytes())
         if not isinstance(model, DecisionTreeClassifier):
             raise NotYet(f"the model is a {type(model).__name__}.", "dump a fitted `DecisionTreeClassifier`.")

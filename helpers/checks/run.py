@@ -20,6 +20,7 @@ def check_05_1(names: Names) -> str:
     if "svc/MLmodel" not in artifacts(found, "svc"):
         raise NotYet("the run has no model in the folder svc.", "leave `model_name` as it is in `arguments`.")
     data, target = iris()
+    # It loads a pickle of the reader's own run.
     right = int((mlflow.pyfunc.load_model(f"runs:/{found.info.run_id}/svc").predict(data) == target).sum())
     return f"a pipeline made a FINISHED run with kernel poly, and its model answers {right} of {len(data)} rows right."
 

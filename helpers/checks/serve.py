@@ -64,6 +64,7 @@ def check_07_2(names: Names) -> str:
         if names.get(name, str, "the id of a run, as the set-up did,") not in judged:
             raise NotYet(f"the gate has not judged the run `{name}`.", f"call `promote_if_better` with `run_id={name}`.")
     rows, truth = pd.read_csv("test_data.csv"), pd.read_csv("test_target.csv")["target"]
+    # It loads pickles of the reader's own runs, here and below.
     scores = {run_id: accuracy_score(truth, mlflow.pyfunc.load_model(f"runs:/{run_id}/svc").predict(rows))
               for run_id in judged}
     if scores[champion.run_id] < max(scores.values()):
@@ -103,6 +104,7 @@ def check_07_3(names: Names) -> str:
     if not isinstance(predictions, list) or len(predictions) != len(data):
         raise NotYet(f"what listens at port {port} answered {answer.status_code} and no {len(data)} predictions.",
                      "serve the model with `mlflow models serve`; the port is its own and no other server's.")
+    # The pickle that the server has loaded already.
     champion = mlflow.pyfunc.load_model(f"models:/{_model()}@champion").predict(data)
     same = sum(a == b for a, b in zip(predictions, champion, strict=True))
     if same != len(data):
