@@ -15,33 +15,44 @@ def load_csv(
 ):
     """Read and check a CSV file, from a path or from s3://; write its features and its classes."""
     import io
+    import warnings
 
     import pandas as pd
 
+    most_bytes, most_columns = 100_000_000, 1_000  # a task has little memory: refuse what fills it
     try:
         if source.startswith("s3://"):
             import boto3
 
             bucket, _, key = source.removeprefix("s3://").partition("/")
             s3 = boto3.client("s3", endpoint_url=mlflow_s3_endpoint_url or None)
-            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read(most_bytes + 1)
         else:
             with open(source, "rb") as file:
-                content = file.read()
+                content = file.read(most_bytes + 1)
     except Exception as error:
         raise ValueError(
             f"{source!r} cannot be read: {error}. Name a file that this task can see, or "
             "s3://bucket/key with keys that may read it."
         ) from None
+    if len(content) > most_bytes:
+        raise ValueError(f"{source} has more than {most_bytes // 10**6} MB. Take a part of its rows.")
+    if content.partition(b"\n")[0].count(b",") >= most_columns:
+        raise ValueError(f"{source} has more than {most_columns} columns. Take those that matter.")
     try:
-        table = pd.read_csv(io.BytesIO(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(io.BytesIO(content), index_col=False)
+    except pd.errors.ParserWarning:
+        raise ValueError(f"{source} has more values in a line than names: name each column.") from None
     except ValueError as error:  # pandas' own errors are of this kind
         raise ValueError(f"{source} is no table: {error}. It should be CSV in UTF-8.") from None
 
+    if any(len(column) > 100 for column in table):
+        raise ValueError(f"{source} has a column with a name of over 100 letters. Shorten it.")
     if target_column not in table:
-        raise ValueError(
-            f"{source} has no column {target_column!r}. Name one of: {', '.join(map(str, table))}."
-        )
+        names = ", ".join(list(table)[:20])
+        raise ValueError(f"{source} has no column {target_column!r}. Name one of: {names}.")
     features = table.drop(columns=target_column)
     if table.empty or features.empty:
         raise ValueError(f"{source} needs rows, and a column besides {target_column!r}.")
@@ -51,7 +62,10 @@ def load_csv(
             line = missing.idxmax() + 2
             raise ValueError(f"{source}, line {line}: {column!r} is empty. Fill or drop that row.")
     for column in features:
-        numbers = pd.to_numeric(features[column], errors="coerce")
+        try:
+            numbers = pd.to_numeric(features[column], errors="coerce")
+        except OverflowError:
+            raise ValueError(f"{source}: {column!r} holds a number that is too large.") from None
         bad = numbers.isna() | numbers.abs().eq(float("inf"))
         if bad.any():
             line, cell = bad.idxmax() + 2, features[column][bad.idxmax()]
@@ -63,12 +77,12 @@ def load_csv(
     classes = table[target_column].value_counts()
     if len(classes) < 2:
         raise ValueError(
-            f"{source}: {target_column!r} holds a single class, {str(classes.index[0])!r}. "
+            f"{source}: {target_column!r} holds a single class, {str(classes.index[0])[:40]!r}. "
             "There is nothing to tell apart."
         )
     if classes.iloc[-1] < 5:
         raise ValueError(
-            f"{source}: class {str(classes.index[-1])!r} has only {classes.iloc[-1]} of the "
+            f"{source}: class {str(classes.index[-1])[:40]!r} has only {classes.iloc[-1]} of the "
             f"five rows that a split needs. Is {target_column!r} a measurement and no class?"
         )
     features.to_csv(data, index=False)
@@ -144,6 +158,8 @@ def upload_model_to_mlflow(
         raise ValueError(
             f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'."
         )
+    if "'" in job_id:  # it would end the text in the query below
+        raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
     if not os.path.isfile(os.path.join(model.path, "MLmodel")):
         raise ValueError("The model is no MLflow model folder: save it with mlflow's save_model.")
     for parent, folders, files in os.walk(model.path):
@@ -192,7 +208,7 @@ def upload_model_to_mlflow(
         raise RuntimeError(
             f"Run {run_id} could not be filled and is FAILED: {error}. "
             "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
-            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}."
+            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}, which may be full."
         ) from None
     client.set_terminated(run_id)
     return run_id

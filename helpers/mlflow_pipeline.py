@@ -111,6 +111,8 @@ def upload_sklearn_model_to_mlflow(
         raise ValueError(
             f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'."
         )
+    if "'" in job_id:  # it would end the text in the query below
+        raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
     try:
         urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
     except (OSError, ValueError) as error:
@@ -158,7 +160,7 @@ def upload_sklearn_model_to_mlflow(
         raise RuntimeError(
             f"Run {run_id} could not be filled and is FAILED: {error}. "
             "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
-            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}."
+            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}, which may be full."
         )
     client.set_terminated(run_id)
     scratch.cleanup()

@@ -86,6 +86,8 @@ def log_sweep(
     import mlflow
     from mlflow.entities import Metric, Param
 
+    if "'" in job_id:  # it would end the text in the query below
+        raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds
     mlflow.set_tracking_uri(mlflow_tracking_uri)
     client = mlflow.MlflowClient()
