@@ -68,6 +68,7 @@ def resolve(resolution: str, python: str, file: Path) -> dict[str, str]:
     dict of str to str
         Names to versions.
     """
+    file.unlink(missing_ok=True)  # or uv keeps to the versions that are in it
     uv("pip", "compile", settings.ROOT / "pyproject.toml", "--group", "test", "--group", "setup", "--quiet", "--no-header",
        "--no-annotate", "--resolution", resolution, "--python-version", python, "--output-file", file)
     return read_pins(file.read_text(encoding="utf-8"))
