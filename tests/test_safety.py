@@ -386,6 +386,16 @@ def test_every_test_that_security_names_exists():
         assert re.search(rf"^def {test}\(", source, re.MULTILINE), f"{file}.py has no {test}"
 
 
+def test_versions_are_chosen_without_a_look_at_the_lock(tmp_path, monkeypatch):
+    def uv(*arguments):
+        assert not (tmp_path / "lock").exists(), "uv keeps to the versions of a file that is there"
+        (tmp_path / "lock").write_text("a==2\n")
+
+    monkeypatch.setattr(versions, "uv", uv)
+    (tmp_path / "lock").write_text("a==1\n")
+    assert versions.resolve("highest", "3.11", tmp_path / "lock") == {"a": "2"}
+
+
 def test_table_of_versions_has_both_ends_of_the_ranges():
     text = (ROOT / "docs" / "versions.md").read_text()
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
