@@ -31,6 +31,7 @@ BUCKET = "mlflow"
 USUAL_PORTS = {"mlflow": 5000, "s3": 9000}
 START_SECONDS = 120
 LOG_LINES = 15
+_TAKEN = ("address already in use", "port allocation failed")  # what the servers say of a port that somebody has
 
 
 class StackError(settings.SeriesError):
@@ -436,7 +437,7 @@ def _wait_until_ready(state: dict, name: str, begin: float, spawned: bool) -> No
         if not _alive(state, name):
             lines = _last_lines(name)
             # It was just dying when we looked, or somebody was faster at its port.
-            if not spawned or "address already in use" in lines.lower():
+            if not spawned or any(words in lines.lower() for words in _TAKEN):
                 raise _Again
             settings.check_work_dir()  # on a full disk the log says little
             raise StackError(f"The {title} ended while it was starting. The last lines of {_log(name)}:\n{lines}")

@@ -127,6 +127,18 @@ def test_port_is_left_when_another_users_killed_store_left_its_socket(monkeypatc
         left.unlink()
 
 
+@pytest.mark.parametrize("name", ["s3", "mlflow"])
+def test_port_that_somebody_takes_while_we_start_is_left(other, monkeypatch, name):
+    port = stack._choose_ports(name, [], False)[0]
+    monkeypatch.setitem(stack.USUAL_PORTS, name, port)
+    honest = stack._is_free
+    monkeypatch.setattr(stack, "_is_free", lambda number, twin: number == port or honest(number, twin))  # it was, just now
+    with taken(port):
+        stack.start()
+    assert state(other)["servers"][name]["ports"][0] != port
+    assert all(server["running"] for server in stack.status().values())
+
+
 def test_ports_of_before_are_kept_when_free_and_left_when_not():
     ports = stack._choose_ports("s3", [], False)
     assert len(set(ports) | {port + 10000 for port in ports}) == 10
