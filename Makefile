@@ -34,9 +34,10 @@ lab: .venv/stamp  ## Open the series in JupyterLab
 bench: .venv/stamp  ## Measure the series against what people would use instead; takes hours; ROWS="servers sweep" takes less
 	@$(VENV) benchmarks/uploaders.py
 	@$(VENV) benchmarks/learners.py
+	@$(VENV) benchmarks/fits.py
 	@$(VENV) benchmarks/breakdown.py
-	@$(VENV) benchmarks/ratios.py $${ROWS-}
 	@$(VENV) benchmarks/scaling.py
+	@$(VENV) benchmarks/ratios.py $${ROWS-}
 
 faults: .venv/stamp  ## Kill, fill up, cut off and interrupt, TRIES=5 times each, and count what was lost
 	@$(VENV) tests/faults.py --tries "$${TRIES:-5}"

@@ -66,17 +66,23 @@ def main() -> int:
         ratios.table([["learners at once", "processors that MLflow keeps busy", "that the store does", "slowest learner, s"], *busy]),
         f"Measured on: {learners['machine']}."]))
 
-    measured = json.loads((FOLDER / "ratios.json").read_text()).get("sweep")
-    text = "Not measured yet: `make bench`."
-    if measured:
-        fits = {}
-        for row in measured["rows"]:
-            if row["what"].startswith("a sweep of "):
-                fits[int(row["what"].split()[3])] = statistics.median(row["ours"])
-        fits = {n: value for n, value in fits.items() if n >= 4}  # below, one core idles
-        found.append(predicted("seconds of a sweep, two fits at a time", "s", fits, 16))
-        text = "\n\n".join([ratios.table([HEAD, found[-1][0]]), f"Measured on: {measured['machine']}."])
-    ratios.replace_block(PAGE, "fits", text)
+    measured = json.loads((FOLDER / "fits.json").read_text())
+    sweeps = {int(number): row for number, row in measured["fits"].items()}
+    unseen = 32
+    of_fits = [
+        predicted("seconds of the pipeline", "s", {n: row["seconds"] for n, row in sweeps.items()}, unseen),
+        predicted("memory of all tasks at once", "MB", {n: row["megabytes of all tasks"] for n, row in sweeps.items()}, unseen),
+        predicted("requests to the MLflow server", "", {n: row["requests"]["mlflow"] for n, row in sweeps.items()}, unseen),
+        predicted("requests to the store", "", {n: row["requests"]["s3"] for n, row in sweeps.items()}, unseen),
+    ]
+    busy = [[str(n), *(f"{row['processors busy'][name]:.2f}" for name in ("tasks", "mlflow", "s3")),
+             str(row["megabytes of the largest task"])] for n, row in sweeps.items()]
+    ratios.replace_block(PAGE, "fits", "\n\n".join([
+        ratios.table([HEAD, *(row for row, _ in of_fits)]),
+        ratios.table([["fits", "processors that the tasks keep busy", "that MLflow does", "that the store does",
+                       "largest task, MB"], *busy]),
+        f"Measured on: {measured['machine']}."]))
+    found += of_fits
 
     wrong = [row[0] for row, off in found if abs(off) > TOLERANCE]
     for row, _ in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import socket
@@ -17,6 +18,7 @@ from helpers import settings
 PYTHONS = ("3.11", "3.12", "3.13")
 # A container may use less than its machine has: where Linux says so, in its newer and its older form.
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_CORES = Path("/sys/fs/cgroup/cpu.max")  # microseconds that it may use, of so many
 
 
 def check(memory: float = 2.0, disk: float = 2.0) -> bool:
@@ -72,11 +74,28 @@ def _packages() -> tuple[bool, str]:
     return False, f"{', '.join(wrong[:3])}{more}. Install them: make run, or with conda the steps of the README"
 
 
-def _memory(needed: float) -> tuple[bool, str]:
+def memory() -> int:
+    """Return the bytes of memory that this machine has, or that its container may use."""
     limit = psutil.virtual_memory().total
     for path in map(Path, _LIMITS):
         if path.exists() and path.read_text().strip().isdigit():
             limit = min(limit, int(path.read_text()))
+    return limit
+
+
+def cores() -> float:
+    """Return how many cores this process may keep busy; a container may have a part of one."""
+    # Macs tie no process to cores.
+    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if _CORES.exists():
+        quota, period = _CORES.read_text().split()
+        if quota != "max":
+            count = min(count, int(quota) / int(period))
+    return count
+
+
+def _memory(needed: float) -> tuple[bool, str]:
+    limit = memory()
     if limit >= 0.95e9 * needed:  # 2 GiB less what a machine keeps for itself
         return True, f"there are the {needed:g} GB that are needed"
     return False, (f"{limit / 1e9:.1f} GB, and {needed:g} are needed. In a Kubeflow Notebook or on a hub, ask for more; on "

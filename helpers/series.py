@@ -1,4 +1,4 @@
-"""Run the notebooks of the series in order, through papermill.
+"""Run the notebooks of the series in order, two at once where the machine can, through papermill.
 
 ``python -m helpers.series [NAME ...] [-p NAME VALUE ...]``
 """
@@ -13,20 +13,22 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
+import weakref
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-
-# nbformat brings jsonschema, which spends more than two seconds on a grammar for addresses that no notebook needs.
-sys.modules.setdefault("rfc3987_syntax", None)
 
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from psutil import virtual_memory
 
-from helpers import settings, stack
+from helpers import environment, settings, stack
 
 _CHECKS = {
     "kernel": settings.check_kernel,
@@ -34,6 +36,7 @@ _CHECKS = {
     "registered_model_name": partial(settings.check_model_name, parameter="registered_model_name"),
 }
 NEEDS_CLUSTER = "06_run_on_kubeflow"
+CLEAR = "\r\x1b[K"  # the line of a terminal
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -52,10 +55,21 @@ class OwnKernel(AsyncKernelManager):
     kernel warns of it otherwise.
     """
 
+    _all: weakref.WeakSet[OwnKernel] = weakref.WeakSet()
+
     def __init__(self, **kwargs: object) -> None:
         super().__init__(transport_encryption="auto", **kwargs)
+        self._all.add(self)
         # A message may come in while the connection to a kernel that has ended is being closed.
         logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End all kernels of this process, and what they run, at once."""
+        for manager in list(cls._all):
+            if manager.has_kernel:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(manager.provisioner.pgid, signal.SIGKILL)
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -187,8 +201,19 @@ def _convert(name: str, text: str, default: object) -> object:
     return text
 
 
-def run(chosen: list[tuple[Path, dict]], folder: Path) -> None:
-    """Execute notebooks one after the other and print a line for each.
+def jobs() -> int:
+    """Return how many notebooks this machine runs at once without slowing its reader down.
+
+    Returns
+    -------
+    int
+        Two where there are two cores and memory for both, else one.
+    """
+    return 2 if environment.cores() >= 2 and environment.memory() >= 4e9 and virtual_memory().available >= 2e9 else 1
+
+
+def run(chosen: list[tuple[Path, dict]], folder: Path, at_once: int = 1) -> None:
+    """Execute notebooks in order and print a line for each that has ended.
 
     Parameters
     ----------
@@ -196,26 +221,77 @@ def run(chosen: list[tuple[Path, dict]], folder: Path) -> None:
         Notebooks and their parameters.
     folder : pathlib.Path
         Takes the executed notebooks.
+    at_once : int
+        How many run at the same time.
 
     Raises
     ------
     NotebookError
-        If one fails; those after it are not run.
+        If one fails; those after it are not begun.
     """
-    width = max(len(path.stem) for path, _ in chosen)
-    for path, parameters in chosen:
-        output = folder / path.name
-        number = 1
-        while output.exists():  # named twice
-            number += 1
-            output = folder / f"{path.stem}-{number}.ipynb"
-        progress = Progress(f"{path.stem:<{width}}", path, injected=bool(parameters))
+    width, names = max(len(path.stem) for path, _ in chosen), set()
+    line, stop = Line(), threading.Event()
+
+    def one(path: Path, parameters: dict, output: Path) -> None:
+        if stop.is_set():
+            return
+        progress = Progress(f"{path.stem:<{width}}", path, injected=bool(parameters), line=line)
         try:
             _execute(path, output, parameters, progress)
         except BaseException:
+            stop.set()
             progress.end("failed")
             raise
         progress.end("done")
+
+    tasks = []
+    for path, parameters in chosen:
+        name, number = path.name, 1
+        while name in names:  # named twice
+            number += 1
+            name = f"{path.stem}-{number}.ipynb"
+        names.add(name)
+        tasks.append((path, parameters, folder / name))
+    if at_once == 1:
+        for task in tasks:
+            one(*task)
+        return
+    with ThreadPoolExecutor(at_once, "notebook") as pool:
+        futures = [pool.submit(one, *task) for task in tasks]
+        try:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            while not all(future.done() for future in futures):  # one may still be starting its kernel
+                OwnKernel.kill_all()
+                time.sleep(0.2)
+            raise
+
+
+class Line:
+    """The last line of a terminal, which says what runs; of those that have ended one line each stays above it."""
+
+    def __init__(self) -> None:
+        self._lock, self._running, self._terminal = threading.Lock(), {}, sys.stdout.isatty()
+
+    def show(self, title: str, state: str) -> None:
+        """Say how far a notebook is; nothing where there is no terminal."""
+        with self._lock:
+            self._running[title] = state
+            self._draw()
+
+    def end(self, title: str, text: str) -> None:
+        """Let a notebook's last word stay."""
+        with self._lock:
+            self._running.pop(title, None)
+            print((CLEAR if self._terminal else "") + title + text, flush=True)
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._terminal and self._running:
+            states = (f"{title.strip()}: {state}" for title, state in self._running.items())
+            print(CLEAR + ", ".join(states), end="", flush=True)
 
 
 class Progress:
@@ -229,25 +305,25 @@ class Progress:
         The notebook, whose code cells are counted.
     injected : bool
         Whether papermill adds a cell with parameters.
+    line : Line, optional
+        Shared with the notebooks that run at the same time.
     """
 
-    def __init__(self, title: str, path: Path, *, injected: bool = False) -> None:
+    def __init__(self, title: str, path: Path, *, injected: bool = False, line: Line | None = None) -> None:
         self.cell = 0
-        self._title, self._begin, self._terminal = title, time.monotonic(), sys.stdout.isatty()
+        self._title, self._begin, self._line = title, time.monotonic(), line or Line()
         cells = nbformat.read(path, as_version=4).cells
         self._cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells) + injected
-        print(title, end="", flush=True)
+        self._line.show(title, "starts")
 
     def step(self, cell: object, cell_index: int) -> None:
         """Count a code cell that begins to run; nbclient calls this."""
         self.cell += 1
-        if self._terminal:
-            print(f"\r{self._title}  cell {self.cell} of {self._cells}", end="", flush=True)
+        self._line.show(self._title, f"cell {self.cell} of {self._cells}")
 
     def end(self, word: str) -> None:
         """Finish the line."""
-        begin = "\r\x1b[K" + self._title if self._terminal else ""
-        print(f"{begin}  {word:<6}{time.monotonic() - self._begin:6.1f} s", flush=True)
+        self._line.end(self._title, f"  {word:<6}{time.monotonic() - self._begin:6.1f} s")
 
 
 def _execute(path: Path, output: Path, parameters: dict, progress: Progress) -> None:
@@ -318,10 +394,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="01 or 01_save_a_model; none: all")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     parser.add_argument("--params", default="", metavar="'NAME=VALUE ...'", help="set several at once")
+    parser.add_argument("--jobs", type=int, metavar="N", help="how many run at once; as a rule 2, or 1 on a small machine")
     parser.add_argument("--refresh", action="store_true", help="execute the stored notebooks in place")
     asked = parser.parse_args(arguments)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it warns of is checked here
     try:
+        if asked.jobs is not None and asked.jobs < 1:
+            raise Refused(f"--jobs {asked.jobs} runs nothing: at least one notebook has to run at a time.")
         pairs = [*map(tuple, asked.p), *parse(asked.params)]
         notebooks = find(asked.names)
         if asked.refresh:
@@ -338,7 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
         notebooks = [path for path in notebooks if path not in left_out]
         servers = stack.connect()
         folder = new_folder()
-        run([(path, parameters[path]) for path in notebooks], folder)
+        run([(path, parameters[path]) for path in notebooks], folder, asked.jobs or jobs())
     except Refused as error:
         print(error, file=sys.stderr)
         return 2

@@ -109,7 +109,9 @@ def store_out_of_space(room: Room, number: int) -> Seen:
 def network_drops(room: Room, number: int) -> Seen:
     with Proxy(room.port("mlflow"), drop=0.1, delay=0.2, seed=2 * number) as mlflow, \
             Proxy(room.port("s3"), drop=0.1, delay=0.2, seed=2 * number + 1) as s3:
-        return room.work(mlflow=mlflow.url, s3=s3.url)
+        seen = room.work(mlflow=mlflow.url, s3=s3.url)
+    assert mlflow.dropped + s3.dropped, "nothing was dropped"
+    return seen
 
 
 @fault("kernel interrupted during a pipeline run")

@@ -20,7 +20,7 @@ class Proxy:
     ----------
     port : int
         Of the server.
-    marker : bytes, optional
+    marker : bytes or tuple of bytes, optional
         How the requests begin that are counted.
     number : int
         At which of them to do the action, once; the request is passed on after it.
@@ -34,11 +34,11 @@ class Proxy:
         Of the dice.
     """
 
-    def __init__(self, port: int, *, marker: bytes = b"", number: int = 0, action: Callable[[], None] | None = None,
+    def __init__(self, port: int, *, marker: bytes | tuple[bytes, ...] = b"", number: int = 0, action: Callable[[], None] | None = None,
                  drop: float = 0, delay: float = 0, seed: int = 0) -> None:
         self._port, self._marker, self._number, self._action = port, marker, number, action
         self._drop, self._delay, self._dice = drop, delay, random.Random(seed)
-        self._lock, self._count, self.dropped = threading.Lock(), 0, 0
+        self._lock, self.count, self.dropped = threading.Lock(), 0, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -66,8 +66,8 @@ class Proxy:
             while piece := source.recv(CHUNK):
                 if requests and self._marker and piece.startswith(self._marker):
                     with self._lock:
-                        self._count += 1
-                        if self._count == self._number:
+                        self.count += 1
+                        if self.count == self._number:
                             self._action()
                 with self._lock:
                     wait, lost = self._dice.uniform(0, self._delay), self._dice.random() < self._drop

@@ -40,6 +40,15 @@ def test_the_limit_of_a_container_counts(capsys, tmp_path, monkeypatch):
     assert environment.check() is True
 
 
+@pytest.mark.parametrize(("said", "cores"), [("100000 100000", 1), ("50000 100000", 0.5), ("max 100000", None)])
+def test_the_processors_of_a_container_count(tmp_path, monkeypatch, said, cores):
+    everything = environment.cores()
+    assert everything >= 1
+    monkeypatch.setattr(environment, "_CORES", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(said + "\n")
+    assert environment.cores() == (cores or everything)
+
+
 def test_half_a_checkout_is_named(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     assert environment.check() is False

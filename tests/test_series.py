@@ -2,9 +2,14 @@
 
 import json
 import re
+import signal
+import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 from nbformat import v4
 
@@ -56,6 +61,7 @@ def code(path):
     (["--params", "model_name=' svc'"], "not usable"),
     (["99"], "01_save_a_model"),
     (["--refresh", "-p", "kernel", "rbf"], "with their own parameters"),
+    (["--jobs", "0"], "--jobs 0 runs nothing"),
 ], ids=str)
 def test_refused(work, capsys, arguments, message):
     assert series.main(arguments) == 2
@@ -150,13 +156,97 @@ def test_an_error_on_purpose_is_no_failure(notebook, work):
     assert executed.cells[1].outputs[0].text == "went on\n"
 
 
+MEET = """
+import pathlib, time
+pathlib.Path({folder!r}, {own!r}).touch()
+for _ in range(600):
+    if pathlib.Path({folder!r}, {other!r}).exists():
+        break
+    time.sleep(0.1)
+else:
+    raise TimeoutError("alone")
+"""
+
+
+def meeting(tmp_path, own, other):
+    """A cell that waits until another notebook runs."""
+    return MEET.format(folder=str(tmp_path), own=own, other=other)
+
+
+def test_two_run_at_once_and_each_has_a_line(notebook, work, tmp_path, capfd):
+    paths = [notebook(meeting(tmp_path, "a", "b"), name="01_a"), notebook(meeting(tmp_path, "b", "a"), name="02_b")]
+    folder = series.new_folder()
+    series.run([(path, {}) for path in paths], folder, 2)
+    said = capfd.readouterr()
+    assert not said.err
+    assert sorted(re.findall(r"^(\w+)  done +\d+\.\d s$", said.out, re.MULTILINE)) == ["01_a", "02_b"]
+    assert all(cell.execution_count for path in paths for cell in code(folder / path.name))
+
+
+def test_of_two_at_once_one_fails_and_no_more_is_begun(notebook, work, tmp_path, capfd):
+    fails = notebook(meeting(tmp_path, "a", "b") + "1 / 0", name="01_a")
+    slow = notebook(meeting(tmp_path, "b", "a") + "time.sleep(3)", name="02_b")
+    folder = series.new_folder()
+    with pytest.raises(series.NotebookError, match=r"01_a failed in cell \[1\]: ZeroDivisionError"):
+        series.run([(fails, {}), (slow, {}), (notebook("1", name="03_c"), {})], folder, 2)
+    assert re.search("^02_b  done", capfd.readouterr().out, re.MULTILINE), "what ran already comes to its end"
+    assert not (folder / "03_c.ipynb").exists()
+
+
+def test_an_interrupt_ends_the_kernels_of_all_that_run(notebook, work, tmp_path):
+    paths = [notebook(meeting(tmp_path, "a", "b") + "time.sleep(600)", name="01_a"),
+             notebook(meeting(tmp_path, "b", "a") + "time.sleep(600)", name="02_b"), notebook("1", name="03_c")]
+    folder = series.new_folder()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import signal, sys\nfrom pathlib import Path\nfrom helpers import series\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores\n"
+        f"series.run([(Path(path), {{}}) for path in sys.argv[1:]], Path({str(folder)!r}), 2)\n")
+    running = subprocess.Popen([sys.executable, program, *map(str, paths)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        for name in ("a", "b"):
+            for _ in range(600):
+                if (tmp_path / name).exists():
+                    break
+                time.sleep(0.1)
+        kernels = psutil.Process(running.pid).children()
+        assert len(kernels) == 2
+        running.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in running.communicate(timeout=60)[1].decode()
+        assert not psutil.wait_procs(kernels, timeout=10)[1]
+        assert not (folder / "03_c.ipynb").exists()
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@pytest.mark.parametrize(("cores", "memory", "free", "jobs"), [
+    (2, 8e9, 4e9, 2), (16, 64e9, 30e9, 2), (1, 8e9, 4e9, 1), (1.5, 8e9, 4e9, 1), (2, 2.2e9, 2.1e9, 1), (4, 8e9, 1e9, 1)])
+def test_a_small_or_busy_machine_runs_one_at_a_time(monkeypatch, cores, memory, free, jobs):
+    monkeypatch.setattr(series.environment, "cores", lambda: cores)
+    monkeypatch.setattr(series.environment, "memory", lambda: memory)
+    monkeypatch.setattr(series, "virtual_memory", lambda: SimpleNamespace(available=free))
+    assert series.jobs() == jobs
+
+
+def test_a_terminal_says_what_runs_at_once(notebook, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    line = series.Line()
+    first, second = (series.Progress(name, notebook("1", "2"), line=line) for name in ("01_a", "02_b"))
+    first.step(None, 0)
+    second.step(None, 0)
+    assert capsys.readouterr().out.endswith("\r\x1b[K01_a: cell 1 of 2, 02_b: cell 1 of 2")
+    first.end("done")
+    assert re.fullmatch(r"\r\x1b\[K01_a  done +\d\.\d s\n\r\x1b\[K02_b: cell 1 of 2", capsys.readouterr().out)
+
+
 def test_progress_says_which_cell_of_how_many(notebook, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     progress = series.Progress("01_tiny", notebook("1", "2"), injected=True)
     progress.step(None, 0)
     progress.end("done")
     said = capsys.readouterr().out
-    assert "\r01_tiny  cell 1 of 3" in said and said.endswith(" s\n")
+    assert "\r\x1b[K01_tiny: cell 1 of 3" in said and said.endswith(" s\n")
 
 
 def test_folders_of_runs_are_unique(work):
