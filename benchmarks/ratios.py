@@ -335,7 +335,7 @@ def fresh_clone(runs: int) -> list[Row]:
                 for path in notebooks():
                     out = root / f"{path.stem}.out.ipynb"
                     run([python, "-m", "papermill", "--kernel", "python3", root / "notebooks" / path.name, out],
-                        env=environment | {"JUPYTER_PREFER_ENV_PATH": "1"})
+                        cwd=root, env=environment | {"JUPYTER_PREFER_ENV_PATH": "1"})
 
             try:
                 return timed(by_hand)

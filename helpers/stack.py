@@ -235,6 +235,7 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     names = ("s3", "mlflow") if _weed() else ("mlflow",)
     spawned: set[str] = set()
     refused = False
+    full = f"The S3 store takes no files. Free some space on the disk of {settings.work_dir()}, then run this again."
     settings.check_work_dir()
     with _locked(progress=True):
         state = _read_state()
@@ -255,12 +256,15 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
                     if not _weed() or _takes_files(state):
                         break
                     if refused:
-                        raise StackError(f"The S3 store takes no files. Free some space on the disk of "
-                                         f"{settings.work_dir()}, then run this again.")
+                        raise StackError(full)
                     refused, name = True, "s3"
                     raise _Again
                 except _Again:
                     _end(state, name)
+                except StackError:
+                    if refused and name == "s3":  # it can write nothing when it starts either, and says so in Go
+                        raise StackError(full) from None
+                    raise
             else:
                 raise StackError(f"Three times a server ended while it was starting. Look into {_log(name)}.")
         except (settings.SeriesError, OSError):

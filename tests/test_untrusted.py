@@ -87,6 +87,18 @@ def test_uploads_ask_no_server_about_a_name_that_is_not_plain(component, tmp_pat
     assert os.listdir(tmp_path) == ["MLmodel"]
 
 
+@pytest.mark.parametrize("component", [
+    mlflow_pipeline.upload_sklearn_model_to_mlflow, lean_pipeline.upload_model_to_mlflow, sweep_pipeline.log_sweep],
+    ids=["first", "lean", "sweep"])
+def test_uploads_ask_no_server_about_a_job_that_ends_the_query(component, tmp_path):
+    (tmp_path / "MLmodel").touch()
+    model = Model(uri=str(tmp_path)) if component is lean_pipeline.upload_model_to_mlflow else str(tmp_path)
+    chosen = {name: value for name, value in {"model_name": "svc", "model": model, "job_id": "x' or 'a' = 'a"}.items()
+              if name in inspect.signature(component).parameters}
+    with pytest.raises(ValueError, match="^job_id=.* is not usable: no id of KFP has a quote"):
+        ask(component, **chosen)
+
+
 @tried
 @given(names)
 def test_gate_asks_no_server_about_a_registered_name_that_is_not_plain(name):
