@@ -42,8 +42,9 @@ def predicted(what: str, unit: str, points: dict[int, float], unseen: int) -> tu
     fixed, slope = line(seen)
     guess, truth = fixed + slope * unseen, points[unseen]
     off = guess / truth - 1
-    return [what, f"{fixed:.3g} + {slope:.3g} n {unit}", ", ".join(map(str, seen)), f"{guess:.3g} {unit} at {unseen}",
-            f"{truth:.3g} {unit}", f"{off:+.0%}"], off
+    unit = unit and f" {unit}"
+    return [what, f"{fixed:.3g} + {slope:.3g} n{unit}", ", ".join(map(str, seen)), f"{guess:.3g}{unit} at {unseen}",
+            f"{truth:.3g}{unit}", f"{off:+.0%}"], off
 
 
 HEAD = ["what", "cost of n", "fitted to n =", "predicted", "measured", "off by"]
