@@ -65,7 +65,10 @@ workshop: .venv/stamp  ## Start one MLflow server for a class; LEARNERS=30 says 
 wheels: .venv/stamp  ## Collect all packages in wheels/ or FOLDER=...; elsewhere make run WHEELS=/path/to/it needs no internet
 	@$(VENV) -m helpers.workshop wheels "$${FOLDER:-wheels}"
 
-.PHONY: audit versions
+.PHONY: lock audit versions
+lock: .venv/stamp  ## Write requirements.lock anew from the ranges of pyproject.toml; UPGRADE=1 takes newer versions
+	@$(VENV) tests/lock.py $${UPGRADE:+--upgrade}
+
 audit: .venv/stamp  ## List known vulnerabilities of the versions in the lock; needs the internet
 	@$(VENV) tests/audit.py
 

@@ -2,7 +2,9 @@
 
 import ast
 import base64
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import random
@@ -20,12 +22,14 @@ import zipfile
 from pathlib import Path
 
 import lab
+import lock
 import nbformat
 import psutil
 import pytest
 import versions
 from audit import RECORD, Unasked, known_vulnerabilities
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from helpers import settings
 from helpers.refresh import COLLECTED
@@ -241,8 +245,32 @@ def requirements() -> list[str]:
 def test_every_package_of_the_lock_has_hashes_and_no_address():
     assert len(requirements()) > 200
     for line in requirements():
-        assert re.match(r"[\w.-]+==\S+", line) and re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
+        assert re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+", line) and re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
         assert "://" not in line and "--index" not in line and "--find-links" not in line and " @ " not in line
+
+
+def test_pip_finds_a_pin_for_every_package_with_an_extra():
+    """Or it looks at the newest version of it, which has no hash here, and installs nothing: conda's way needs pip."""
+    forms = {}
+    for line in requirements():
+        pinned = Requirement(line.partition(" \\")[0])
+        forms.setdefault(canonicalize_name(pinned.name), set()).add(frozenset(pinned.extras))
+    asked = set()
+    for name in forms:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of another system
+            for line in importlib.metadata.requires(name) or []:
+                wanted = Requirement(line)
+                if wanted.extras and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+                    asked.add((canonicalize_name(wanted.name), frozenset(wanted.extras)))
+    assert ("jsonschema", frozenset({"format-nongpl"})) in asked
+    for name, extras in asked:
+        assert {frozenset(), extras} <= forms[name], f"run make lock: {name}[{','.join(extras)}] has no pin of its own"
+
+
+def test_lock_gets_a_package_with_and_without_its_extra():
+    text = "a==1 \\\n    --hash=sha256:1\nb[x,y-z]==2 ; os_name == 'nt' \\\n    --hash=sha256:2\n"
+    both = "a==1 \\\n    --hash=sha256:1\nb==2 ; os_name == 'nt' \\\n    --hash=sha256:2\nb[x,y-z]==2 ; os_name == 'nt' \\\n    --hash=sha256:2\n"
+    assert lock.with_plain(text) == both == lock.with_plain(both)
 
 
 def wheel(folder: Path, name: str, code: str) -> str:
