@@ -360,9 +360,10 @@ def test_stop_ends_the_servers_and_nobody_else_and_keeps_the_data(checkout, serv
     assert checkout.run("-m helpers.stack status").stdout.count("not running") == 2
 
     done = checkout.run("-m helpers.stack start")
-    assert seen(done.stdout) == f"{READY}\nMLflow UI: {servers.tracking_uri}\n", done.stderr
+    os.environ.update(stack.environment())  # a neighbour may have taken a port meanwhile
+    assert seen(done.stdout) == f"{READY}\nMLflow UI: {os.environ['MLFLOW_TRACKING_URI']}\n", done.stderr
     assert stack.environment()["AWS_SECRET_ACCESS_KEY"] == before["secret_key"]
-    assert MlflowClient().get_experiment_by_name("before the stop") is not None
+    assert MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_experiment_by_name("before the stop") is not None
     assert bucket().Object("before the stop").get()["Body"].read() == b"kept"
 
 
