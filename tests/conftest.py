@@ -121,3 +121,25 @@ def servers(checkout):
     boto3.DEFAULT_SESSION = None
     s3_artifact_repo._cached_get_s3_client.cache_clear()
     return found
+
+
+@pytest.fixture
+def series_copy(tmp_path):
+    """A copy of the checkout without state, in a folder of an unusual name; returns a way to run its commands."""
+    root = tmp_path / "복사본 1"
+    for name in ("helpers", "notebooks", "deploy", "docs", ".github"):
+        shutil.copytree(settings.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb*"))
+    shutil.copy(settings.ROOT / "requirements.lock", root)
+    own = ("MLFLOW_", "AWS_", "_SERIES_")  # the reader's servers are none of this test's business
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    environment["PYTHONPATH"] = str(root)  # before the installed helpers, in the kernels too
+
+    def command(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    command.root = root
+    yield command
+    command("helpers.stack", "stop")
