@@ -78,10 +78,15 @@ class Row:
         """Return the row as a page shows it."""
         low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
         return [
-            self.what, self.reference, f"{statistics.median(self.ours):.3g} {self.unit}",
-            f"{statistics.median(self.theirs):.3g} {self.unit}", f"{middle:.2f} x", f"{low:.2f}-{high:.2f}",
+            self.what, self.reference, figure(statistics.median(self.ours), self.unit),
+            figure(statistics.median(self.theirs), self.unit), f"{middle:.2f} x", f"{low:.2f}-{high:.2f}",
             str(len(self.ratios)), f"{'at least' if self.faster else 'at most'} {self.target:g} x",
             "met" if self.met else "**missed**"]
+
+
+def figure(value: float, unit: str) -> str:
+    """Return a value with three digits, or all of a large one's."""
+    return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
 
 
 def timed(action: Callable[[], object]) -> float:
