@@ -240,6 +240,8 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     with _locked(progress=True):
         state = _read_state()
         _prepare(state, learners, port)
+        if _was_full(state):
+            _end(state, "s3")
         try:
             for attempt in range(3):
                 begin = time.monotonic()
@@ -408,6 +410,15 @@ def _answers(state: dict, name: str) -> bool:
         return True
     except Exception:  # noqa: BLE001 - whatever it is, the server is not ready
         return False
+
+
+def _was_full(state: dict) -> bool:
+    """Tell whether the disk of the running store was full at some time.
+
+    Then it has to begin anew: the part of its database that could not be written refuses until the end, and files go
+    into folders that no listing shows.
+    """
+    return _alive(state, "s3") and b"no space left on device" in _log("s3").read_bytes()
 
 
 def _takes_files(state: dict) -> bool:

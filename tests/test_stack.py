@@ -438,6 +438,21 @@ def test_full_disk_gets_one_clear_sentence(other):
 
 
 @needs_weed
+def test_store_whose_disk_was_full_begins_anew_once(checkout, servers):
+    bucket().put_object(Key="before it was full", Body=b"kept")
+    first = state(checkout)["servers"]["s3"]["pid"]
+    with open(checkout.work / "logs" / "s3.log", "r+b") as log:
+        log.seek(1 << 20)  # beyond what the store itself writes meanwhile
+        log.write(b"write filerldb2/04/000011.log: no space left on device\n")
+    stack.start()
+    os.environ.update(stack.environment())
+    second = state(checkout)["servers"]["s3"]["pid"]
+    stack.start()
+    assert first != second == state(checkout)["servers"]["s3"]["pid"]
+    assert bucket().Object("before it was full").get()["Body"].read() == b"kept"
+
+
+@needs_weed
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk to fill")
 def test_full_store_gets_one_clear_sentence_and_keeps_its_objects(other, monkeypatch):
     (other.work / "s3").mkdir(parents=True)
