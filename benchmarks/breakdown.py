@@ -6,8 +6,6 @@ benchmarks/ratios.py.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import statistics
 import subprocess
@@ -17,10 +15,9 @@ import time
 from pathlib import Path
 
 import ratios
-from kfp import dsl, local
+from kfp import dsl
 
 from helpers import settings, stack
-from helpers.local_pipeline import task_states
 from helpers.series import OwnKernel
 
 RUNS = 5
@@ -97,13 +94,7 @@ def task() -> str:
         pass
 
     with tempfile.TemporaryDirectory() as scratch:
-        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=scratch, workspace_root=f"{scratch}/workspace")
-
-        def once() -> None:
-            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), task_states(f"{scratch}/log"):
-                nothing()
-
-        return median(once)
+        return median(lambda: ratios.execute(nothing, Path(scratch)))
 
 
 def main() -> int:

@@ -12,16 +12,14 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import learners
 import psutil
 import ratios
-from kfp import compiler, components, local
+from kfp import compiler, components
 
 from helpers import settings, stack, sweep_pipeline
-from helpers.local_pipeline import task_states
 
 sys.path.insert(0, str(settings.ROOT / "tests"))
 from proxy import Proxy  # noqa: E402
@@ -79,16 +77,13 @@ def measure(pipeline, found: stack.Stack, store: Proxy, count: int, folder: Path
         Seconds, megabytes of all tasks at once and of the largest, requests to MLflow and to the store, and of each
         server and of the tasks the seconds of processor for each second of the sweep.
     """
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"),
-               workspace_root=str(folder / "workspace"))
     candidates = [{"C": 0.1 * (number + 1), "kernel": "rbf"} for number in range(count)]
     servers, own = learners._processor(), os.times()
     answered, passed = learners._answered()["all"], store.count
-    begin = time.monotonic()
-    with _Tasks() as tasks, open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), task_states(folder / "log"):
-        pipeline(candidates=candidates, experiment_name=f"sweep-of-{count}", mlflow_tracking_uri=found.tracking_uri,
-                 mlflow_s3_endpoint_url=store.url)
-    seconds = time.monotonic() - begin
+    with _Tasks() as tasks:
+        seconds = ratios.execute(lambda: pipeline(
+            candidates=candidates, experiment_name=f"sweep-of-{count}", mlflow_tracking_uri=found.tracking_uri,
+            mlflow_s3_endpoint_url=store.url), folder)
     busy = {name: round((after - servers[name]) / seconds, 2) for name, after in learners._processor().items()}
     busy["tasks"] = round((sum(os.times()[:4]) - sum(own[:4])) / seconds, 2)
     return {"seconds": round(seconds, 1), "megabytes of all tasks": round(tasks.peak / 1e6),

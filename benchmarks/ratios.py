@@ -141,47 +141,36 @@ def script_of(function: Callable, path: Path, **arguments) -> list:
 # --- a pipeline on this machine ------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def executing() -> Iterator[tuple[Callable[[object, object], float], dict[str, str], Path]]:
-    """Give a way to execute a pipeline with a runner, the addresses that it was given, and a folder."""
+def execute(call: Callable[[], object], folder: Path, runner: object = None, **options) -> float:
+    """Run a pipeline on this machine, by KFP's runner without environments if none is given; return the seconds."""
     from kfp import local
 
     from helpers.local_pipeline import task_states
 
-    with servers() as found, tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        addresses = {"mlflow_tracking_uri": found.tracking_uri, "mlflow_s3_endpoint_url": found.s3_endpoint_url or ""}
-        number = iter(range(10_000))
+    local.init(runner or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"),
+               workspace_root=str(folder / "workspace"), **options)
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), task_states(folder / "log"):
+        return timed(call)
 
-        def execute(loaded, runner) -> float:
-            here = folder / str(next(number))
 
-            def whole() -> None:
-                local.init(runner, pipeline_root=str(here / "root"), workspace_root=str(here / "workspace"))
-                with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), task_states(folder / "log"):
-                    loaded(**addresses)
-
-            return timed(whole)
-
-        yield execute, addresses, folder
+def addresses(found: stack.Stack) -> dict[str, str]:
+    """Return the arguments that lead a pipeline to a stack."""
+    return {"mlflow_tracking_uri": found.tracking_uri, "mlflow_s3_endpoint_url": found.s3_endpoint_url or ""}
 
 
 def pipeline(runs: int) -> list[Row]:
     """Compare the pipeline with three bare processes."""
-    from kfp import components, local
+    from kfp import components
 
     from helpers import mlflow_pipeline as source
 
-    file = settings.ROOT / "deploy" / "mlflow_pipeline.yaml"
-    with executing() as (execute, addresses, folder):
-        number = iter(range(10_000))
-
+    loaded = components.load_component_from_file(str(settings.ROOT / "deploy" / "mlflow_pipeline.yaml"))
+    with servers() as found, tempfile.TemporaryDirectory() as scratch:
         def ours() -> float:
-            return execute(components.load_component_from_file(str(file)), local.SubprocessRunner(use_venv=False))
+            return execute(lambda: loaded(**addresses(found)), Path(scratch))
 
         def bare() -> float:
-            here = folder / f"bare-{next(number)}"
-            here.mkdir()
+            here = Path(tempfile.mkdtemp(dir=scratch))
             made = {name: str(here / name) for name in
                     ("model", "input_example", "signature", "conda_env", "params", "metrics")}
             data, target = str(here / "data"), str(here / "target")
@@ -189,7 +178,7 @@ def pipeline(runs: int) -> list[Row]:
                 script_of(source.load_iris_data, here / "1.py", data=data, target=target),
                 script_of(source.train_from_csv, here / "2.py", train_data=data, train_target=target, kernel="rbf", **made),
                 script_of(source.upload_sklearn_model_to_mlflow, here / "3.py", model_name="svc", experiment_name="iris",
-                          job_id=here.name, **addresses, **made),
+                          job_id=here.name, **addresses(found), **made),
             ]
             return timed(lambda: [run(task) for task in tasks])
 
@@ -205,13 +194,13 @@ def quickstart(runs: int) -> list[Row]:
 
     from helpers import mlflow_pipeline as source
 
-    file = settings.ROOT / "deploy" / "mlflow_pipeline.yaml"
+    loaded = components.load_component_from_file(str(settings.ROOT / "deploy" / "mlflow_pipeline.yaml"))
     # As a beginner writes it: components that declare their packages, and no word on how to run them.
     declared = source.make_pipeline(lambda function: source.from_packages(function))
-    with executing() as (execute, _, _):
+    with servers() as found, tempfile.TemporaryDirectory() as scratch:
         return [Row("the same", "`kfp.local.SubprocessRunner()` as KFP's quickstart has it", 7, *in_turn(
-            runs, lambda: execute(components.load_component_from_file(str(file)), local.SubprocessRunner(use_venv=False)),
-            lambda: execute(declared, local.SubprocessRunner())), faster=True)]
+            runs, lambda: execute(lambda: loaded(**addresses(found)), Path(scratch)),
+            lambda: execute(lambda: declared(**addresses(found)), Path(scratch), local.SubprocessRunner())), faster=True)]
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -398,11 +387,10 @@ FITS = (1, 4, 16, 64)
 
 def sweep(runs: int) -> list[Row]:
     """Compare a loop of a pipeline with as many plain processes, two at a time, and its cost per fit with itself."""
-    from kfp import dsl, local
+    from kfp import dsl
 
     from helpers import mlflow_pipeline as source
     from helpers import sweep_pipeline
-    from helpers.local_pipeline import task_states
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -420,11 +408,8 @@ def sweep(runs: int) -> list[Row]:
                         candidate=candidate).set_caching_options(False)
             return fits
 
-        def execute(pipeline) -> float:
-            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"), enable_caching=True,
-                       workspace_root=str(folder / "workspace"), cache_root=str(folder / "cache"))
-            with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), task_states(folder / "log"):
-                return timed(pipeline)
+        def run_loop(loop) -> float:
+            return execute(loop, folder, enable_caching=True, cache_root=str(folder / "cache"))
 
         script = folder / "fit.py"
 
@@ -434,11 +419,11 @@ def sweep(runs: int) -> list[Row]:
             with ThreadPoolExecutor(2) as pool:
                 return timed(lambda: list(pool.map(lambda _: run([sys.executable, script]), range(count))))
 
-        execute(loop_of(1))  # from now on the table of iris comes out of the cache
+        run_loop(loop_of(1))  # from now on the table of iris comes out of the cache
         rows, cost, busy = [], {}, []
         for count in FITS:
             loop, before = loop_of(count), os.times()
-            ours, theirs = in_turn(runs, lambda loop=loop: execute(loop), lambda count=count: plain(count))
+            ours, theirs = in_turn(runs, lambda loop=loop: run_loop(loop), lambda count=count: plain(count))
             after = os.times()
             busy.append((sum(after[:4]) - sum(before[:4])) / (after.elapsed - before.elapsed))
             cost[count] = [seconds / count for seconds in ours]
@@ -528,8 +513,9 @@ def downloads(runs: int) -> list[Row]:
 
 
 ROWS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
-    "pipeline": (pipeline, 5), "quickstart": (quickstart, 5), "servers": (cold_servers, 5), "papermill": (papermill, 5), "clone": (fresh_clone, 5),
-    "nbval": (comparison, 5), "sweep": (sweep, 5), "memory": (memory, 1), "downloads": (downloads, 5),
+    "pipeline": (pipeline, 5), "quickstart": (quickstart, 5), "servers": (cold_servers, 5),
+    "papermill": (papermill, 5), "clone": (fresh_clone, 5), "nbval": (comparison, 5),
+    "sweep": (sweep, 5), "memory": (memory, 1), "downloads": (downloads, 5),
 }
 
 

@@ -252,10 +252,6 @@ def run(chosen: list[tuple[Path, dict]], folder: Path, at_once: int = 1) -> None
             name = f"{path.stem}-{number}.ipynb"
         names.add(name)
         tasks.append((path, parameters, folder / name))
-    if at_once == 1:
-        for task in tasks:
-            one(*task)
-        return
     with ThreadPoolExecutor(at_once, "notebook") as pool:
         futures = [pool.submit(one, *task) for task in tasks]
         try:

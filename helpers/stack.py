@@ -240,8 +240,6 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
     with _locked(progress=True):
         state = _read_state()
         _prepare(state, learners, port)
-        if _was_full(state):
-            _end(state, "s3")
         try:
             for attempt in range(3):
                 begin = time.monotonic()
@@ -412,23 +410,18 @@ def _answers(state: dict, name: str) -> bool:
         return False
 
 
-def _was_full(state: dict) -> bool:
-    """Tell whether the disk of the running store was full at some time.
-
-    Then it has to begin anew: the part of its database that could not be written refuses until the end, and files go
-    into folders that no listing shows.
-    """
-    return _alive(state, "s3") and b"no space left on device" in _log("s3").read_bytes()
-
-
 def _takes_files(state: dict) -> bool:
-    """Tell whether the store can write; after a full disk it refuses for a minute, though there is room again."""
+    """Tell whether the store can write, and could since it began.
+
+    After a full disk it refuses for a minute, though there is room again. The part of its database that could not be
+    written refuses until the end: files then go into folders that no listing shows.
+    """
     for attempt in range(3):
         with contextlib.suppress(Exception):  # whatever it is, it did not write
             client = _s3(state)
             client.put_object(Bucket=BUCKET, Key=".probe", Body=b"probe")
             client.delete_object(Bucket=BUCKET, Key=".probe")
-            return True
+            return not (_log("s3").exists() and b"no space left on device" in _log("s3").read_bytes())
         time.sleep(attempt / 2)
     return False
 
