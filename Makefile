@@ -23,9 +23,8 @@ test: .venv/stamp  ## Compare every stored output with a fresh run, and test the
 	@sh tests/install_chromium.sh
 	@$(VENV) -m pytest -n 2 --dist loadscope -m "not slow" $(NBVAL) tests notebooks
 
-test-all: test  ## The same, and every notebook alone, in reverse order and twice in a row
-# The faults have a command of their own, make faults: a server that starts meanwhile may get a killed one's port.
-	@$(VENV) -m pytest -n 2 --dist loadscope -m slow --ignore tests/test_faults.py tests
+test-all: test  ## The same, and every notebook alone, in reverse order and twice in a row, and every fault once
+	@$(VENV) -m pytest -n 2 --dist loadscope -m slow --durations 10 tests
 
 lab: .venv/stamp  ## Open the series in JupyterLab
 	@PATH="$$PWD/.venv/bin:$$PATH" $(VENV) -m jupyterlab --ServerApp.root_dir=. \

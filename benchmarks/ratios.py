@@ -292,11 +292,8 @@ def plain_script(notebook: Path, folder: Path) -> Path:
 def papermill(runs: int) -> list[Row]:
     """Compare the project's command with the same cells as plain scripts, servers up."""
     names = [path.stem for path in notebooks()]
-    with servers(), tempfile.TemporaryDirectory() as scratch:
-        # Not as servers of the reader's own, which some notebooks say: as those of the checkout.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLFLOW_"))}
     with checkout() as root, tempfile.TemporaryDirectory() as scratch:
-        environment["PYTHONPATH"] = str(root)
+        environment = clean_environment() | {"PYTHONPATH": str(root)}
         scripts = [plain_script(path, Path(scratch)) for path in notebooks()]
         begin = {"cwd": root, "env": environment}
         run([sys.executable, "-m", "helpers.stack", "start"], **begin)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from pathlib import Path
 import psutil
 from proxy import Proxy
 from room import TASK, Room, Seen
+
+from helpers import stack
 
 READ_ONLY = ("unshare", "-m", "sh", "-c", 'mount --bind "$ROOM" "$ROOM" && mount -o remount,ro,bind "$ROOM" '
              '&& cd "$ROOM" && exec "$0" "$@"')
@@ -279,6 +282,18 @@ def try_once(fault: Fault, room: Room, number: int = 0) -> Outcome:
 
 
 @contextlib.contextmanager
+def usual_ports_taken() -> Iterator[None]:
+    """Let servers that start meanwhile find other ports, which no stack beside them takes while they are dead."""
+    with contextlib.ExitStack() as ends:
+        for port in stack.USUAL_PORTS.values():
+            holder = ends.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # somebody has it already
+                holder.bind(("127.0.0.1", port))
+                holder.listen()
+        yield
+
+
+@contextlib.contextmanager
 def rooms() -> Iterator[Callable[[Fault], contextlib.AbstractContextManager[Room]]]:
     """Make a room with something stored in it, for all faults but those that need a room of their own."""
     with contextlib.ExitStack() as ends:
@@ -290,7 +305,8 @@ def rooms() -> Iterator[Callable[[Fault], contextlib.AbstractContextManager[Room
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", disk], check=True)
             ends.callback(subprocess.run, ["umount", "-l", disk], check=True)
         ends.callback(room.close)
-        first = room.work()
+        with usual_ports_taken():
+            first = room.work()
         assert first.run_id, first
         room.bucket().put_object(Key="large", Body=os.urandom(9 << 20))
 

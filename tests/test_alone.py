@@ -1,4 +1,6 @@
-"""Every notebook alone, on a fresh stack."""
+"""Every notebook alone on a fresh stack, and again on what it left there."""
+
+import re
 
 import pytest
 from test_orders import NOTEBOOKS
@@ -7,6 +9,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_alone(series_copy, name):
-    series_copy("helpers.series", name)
-    assert [path.stem for path in series_copy.root.glob("work/runs/*/*.ipynb")] == [name]
+def test_alone_and_twice_in_a_row(series_copy, name):
+    said = series_copy("helpers.series", "--jobs", "1", name, name)
+    assert re.findall(r"^(\w+) +done", said, re.MULTILINE) == [name, name]
+    executed = {path.stem for path in series_copy.root.glob("work/runs/*/*.ipynb")}
+    assert executed == {name, f"{name}-2"}
