@@ -299,7 +299,8 @@ def papermill(runs: int) -> list[Row]:
         run([sys.executable, "-m", "helpers.stack", "start"], **begin)
         try:
             return [Row(
-                "all notebooks but 06 through papermill, servers up", "the same cells as plain scripts", 1.25,
+                "all notebooks but 06 through papermill as `make run` does, two at a time, servers up",
+                "the same cells as plain scripts, one after another", 1.25,
                 *in_turn(runs, lambda: timed(lambda: run([sys.executable, "-m", "helpers.series", *names], **begin)),
                          lambda: timed(lambda: [run([sys.executable, script], **begin) for script in scripts])))]
         finally:

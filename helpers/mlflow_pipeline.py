@@ -153,6 +153,9 @@ def upload_sklearn_model_to_mlflow(
         for name, value in json.load(open(metrics)).items():
             client.log_metric(run_id, name, value)
         client.log_artifact(run_id, folder)
+        files = {f"{model_name}/{name}" for name in next(os.walk(folder))[2]}
+        if not files <= {entry.path for entry in client.list_artifacts(run_id, model_name)}:
+            raise OSError("the store does not list every file that was sent to it")
     except BaseException as error:
         with contextlib.suppress(Exception):  # the server may be what failed
             client.set_tag(run_id, "failure", f"{type(error).__name__}: {error}")

@@ -223,3 +223,23 @@ def test_store_that_is_down_fails_the_run(checkout, arguments):
         """, timeout=120)
     assert "RuntimeError: Run " in done.stderr and "http://127.0.0.1:9" in done.stderr.splitlines()[-1]
     assert [run.info.status for run in runs(arguments)] == ["FAILED"]
+
+
+@pytest.mark.skipif(stack._weed() is None, reason="SeaweedFS has no build for this machine")
+def test_a_file_that_the_store_does_not_list_fails_the_run(arguments, monkeypatch):
+    upload = MlflowClient.log_artifact
+
+    def lose_one(client, run_id, folder):  # as a store does whose disk was full
+        upload(client, run_id, folder)
+        bucket, _, prefix = client.get_run(run_id).info.artifact_uri.removeprefix("s3://").partition("/")
+        s3 = boto3.resource("s3", endpoint_url=arguments["mlflow_s3_endpoint_url"])
+        s3.Object(bucket, f"{prefix}/{arguments['model_name']}/MLmodel").delete()
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", lose_one)
+    with pytest.raises(RuntimeError, match="does not list every file"):
+        upload_sklearn_model_to_mlflow(**arguments)
+    monkeypatch.undo()
+    (run,) = runs(arguments)
+    assert run.info.status == "FAILED" and "does not list" in run.data.tags["failure"]
+    assert upload_sklearn_model_to_mlflow(**arguments) == run.info.run_id
+    assert [run.info.status for run in runs(arguments)] == ["FINISHED"]

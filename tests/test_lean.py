@@ -166,6 +166,21 @@ def test_a_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(tra
     assert mended.info.status == "FINISHED" and "failure" not in mended.data.tags
 
 
+def test_a_file_that_the_store_does_not_list_fails_the_run(trained, where, client, monkeypatch):
+    upload = MlflowClient.log_artifacts
+
+    def lose_one(self, run_id, folder, path):  # as a store does whose disk was full
+        upload(self, run_id, folder, path)
+        bucket, _, prefix = self.get_run(run_id).info.artifact_uri.removeprefix("s3://").partition("/")
+        boto3.resource("s3", endpoint_url=where["mlflow_s3_endpoint_url"]).Object(bucket, f"{prefix}/{path}/MLmodel").delete()
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", lose_one)
+    with pytest.raises(RuntimeError, match="does not list every file"):
+        upload_model_to_mlflow(*trained, **where)
+    run, = runs_of(client, where["job_id"])
+    assert run.info.status == "FAILED" and "does not list" in run.data.tags["failure"]
+
+
 def test_a_dead_server_is_named(trained, where, no_longer_than):
     with no_longer_than(60), pytest.raises(ConnectionError, match="No MLflow server answers at http://127.0.0.1:9 "):
         upload_model_to_mlflow(*trained, **where | {"mlflow_tracking_uri": "http://127.0.0.1:9"})
