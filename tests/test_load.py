@@ -3,6 +3,8 @@
 import os
 import sys
 
+import pytest
+
 from helpers import settings, workshop
 
 sys.path.insert(0, str(settings.ROOT / "benchmarks"))
@@ -11,6 +13,7 @@ import learners  # noqa: E402
 CLASS = 30
 
 
+@pytest.mark.slow
 def test_thirty_learners_at_once_lose_and_mix_up_nothing(checkout):
     servers = workshop.start(CLASS)
     found = learners.measure(servers.tracking_uri, CLASS)
