@@ -40,8 +40,13 @@ def python(code: str, *options: str) -> subprocess.CompletedProcess:
 
 def imports(module: str, *inner: str) -> tuple[str, str]:
     """Return the seconds of importing a module, and the share of the costliest that it brings along."""
-    seconds = median(lambda: float(python(
-        f"import time; begin = time.perf_counter(); import {module}; print(time.perf_counter() - begin)").stdout))
+    seconds = median(
+        lambda: float(
+            python(
+                f"import time; begin = time.perf_counter(); import {module}; print(time.perf_counter() - begin)"
+            ).stdout
+        )
+    )
     profile = ratios.run([sys.executable, "-X", "importtime", "-c", f"import {module}"]).stderr
     found = {name: int(total) for total, name in re.findall(r"\|\s+(\d+) \|\s+(\S+)$", profile, re.MULTILINE)}
     shares = [f"{name} {100 * found[name] / found[module]:.0f} %" for name in inner if name in found]
@@ -89,6 +94,7 @@ def servers() -> dict[str, tuple[str, str]]:
 
 def task() -> str:
     """Return the seconds of a task that does nothing, in a pipeline on this machine."""
+
     @dsl.component(base_image="registry.example/python:1", install_kfp_package=False)
     def nothing():
         pass
@@ -111,12 +117,29 @@ def main() -> int:
         ["the S3 store answers a listing", *found["s3"]],
         ["the MLflow server answers a search", *found["mlflow"]],
         ["a task that does nothing", task(), "KFP leaves most of itself out there"],
-        ["pip looks at four packages that are there", median(lambda: ratios.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]) and None),
-         "what a task pays if it declares its packages"],
+        [
+            "pip looks at four packages that are there",
+            median(
+                lambda: (
+                    ratios.run(
+                        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+                    )
+                    and None
+                )
+            ),
+            "what a task pays if it declares its packages",
+        ],
         ["a virtual environment is made", median(_venv), "what a task pays with KFP's default runner"],
-        ["pytest collects the tests", median(lambda: ratios.run(
-            [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests"], cwd=settings.ROOT) and None), ""],
+        [
+            "pytest collects the tests",
+            median(
+                lambda: (
+                    ratios.run([sys.executable, "-m", "pytest", "--collect-only", "-q", "tests"], cwd=settings.ROOT)
+                    and None
+                )
+            ),
+            "",
+        ],
     ]
     text = ratios.table([["what", "seconds", "of it, or for it"], *rows])
     print(text)

@@ -28,7 +28,7 @@ class Cgroup:
     }  # fmt: skip
 
     def __init__(self, limit: int) -> None:
-        for root, (memory, swap, *self._files) in self.KINDS.items():
+        for root, (memory, swap, *self._files) in self.KINDS.items():  # noqa: B020
             self.folder = Path(root) / f"series-{os.getpid()}"
             with contextlib.suppress(OSError):
                 self.folder.mkdir()

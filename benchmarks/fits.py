@@ -51,7 +51,9 @@ class _Tasks:
             for task in psutil.Process().children():
                 with contextlib.suppress(psutil.Error):
                     if task.pid not in servers:
-                        held.append(sum(process.memory_info().rss for process in [task, *task.children(recursive=True)]))
+                        held.append(
+                            sum(process.memory_info().rss for process in [task, *task.children(recursive=True)])
+                        )
             self.peak, self.single = max(self.peak, sum(held)), max(self.single, max(held))
 
 
@@ -81,15 +83,24 @@ def measure(pipeline, found: stack.Stack, store: Proxy, count: int, folder: Path
     servers, own = learners._processor(), os.times()
     answered, passed = learners._answered()["all"], store.count
     with _Tasks() as tasks:
-        seconds = ratios.execute(lambda: pipeline(
-            candidates=candidates, experiment_name=f"sweep-of-{count}", mlflow_tracking_uri=found.tracking_uri,
-            mlflow_s3_endpoint_url=store.url), folder)
+        seconds = ratios.execute(
+            lambda: pipeline(
+                candidates=candidates,
+                experiment_name=f"sweep-of-{count}",
+                mlflow_tracking_uri=found.tracking_uri,
+                mlflow_s3_endpoint_url=store.url,
+            ),
+            folder,
+        )
     busy = {name: round((after - servers[name]) / seconds, 2) for name, after in learners._processor().items()}
     busy["tasks"] = round((sum(os.times()[:4]) - sum(own[:4])) / seconds, 2)
-    return {"seconds": round(seconds, 1), "megabytes of all tasks": round(tasks.peak / 1e6),
-            "megabytes of the largest task": round(tasks.single / 1e6),
-            "requests": {"mlflow": learners._answered()["all"] - answered, "s3": store.count - passed},
-            "processors busy": busy}
+    return {
+        "seconds": round(seconds, 1),
+        "megabytes of all tasks": round(tasks.peak / 1e6),
+        "megabytes of the largest task": round(tasks.single / 1e6),
+        "requests": {"mlflow": learners._answered()["all"] - answered, "s3": store.count - passed},
+        "processors busy": busy,
+    }
 
 
 def main() -> int:

@@ -102,8 +102,16 @@ def learn(client: MlflowClient, name: str, model: Path, scratch: Path) -> None:
     split = {"C": 1.0, "gamma": "scale", "test_size": 0.2, "random_state": 7}
     for number, kernel in enumerate(("rbf", "linear", "linear")):
         assert not client.search_runs([iris], f"tags.kfp_job_id = '{number}' and tags.model_name = 'svc'")
-        run_id = _log(client, iris, name, model, scratch, {"kernel": kernel, **split}, {"accuracy": 0.97, "f1_macro": 0.97},
-                      {"kfp_job_id": str(number), "model_name": "svc"})
+        run_id = _log(
+            client,
+            iris,
+            name,
+            model,
+            scratch,
+            {"kernel": kernel, **split},
+            {"accuracy": 0.97, "f1_macro": 0.97},
+            {"kfp_job_id": str(number), "model_name": "svc"},
+        )
         assert client.get_run(run_id).data.params["kernel"] == kernel, f"{name} reads another run"
     # It loads a pickle that this program made.
     answers = mlflow.pyfunc.load_model(f"runs:/{run_id}/svc").predict(load_iris(as_frame=True).data)
@@ -116,8 +124,16 @@ def _experiment(client: MlflowClient, name: str, location: str | None = None) ->
     return found.experiment_id if found else client.create_experiment(name, location)
 
 
-def _log(client: MlflowClient, experiment_id: str, name: str, model: Path, scratch: Path, params: dict | None = None,
-         metrics: dict | None = None, tags: dict | None = None) -> str:
+def _log(
+    client: MlflowClient,
+    experiment_id: str,
+    name: str,
+    model: Path,
+    scratch: Path,
+    params: dict | None = None,
+    metrics: dict | None = None,
+    tags: dict | None = None,
+) -> str:
     run_id = client.create_run(experiment_id, run_name="svc", tags=tags).info.run_id
     for key, value in (params or {}).items():
         client.log_param(run_id, key, value)
@@ -180,11 +196,22 @@ def measure(uri: str, learners: int) -> Figures:
     with tempfile.TemporaryDirectory() as scratch, _Memory() as memory:
         model = Path(scratch) / "svc"
         data = load_iris(as_frame=True)
-        mlflow.sklearn.save_model(SVC().fit(data.data, data.target), model, pip_requirements=["scikit-learn"],
-                                  serialization_format="cloudpickle")
-        workers = [subprocess.Popen(
-            [sys.executable, __file__, uri, str(model), *group], env=variables, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE) for group in _groups(names)]
+        mlflow.sklearn.save_model(
+            SVC().fit(data.data, data.target),
+            model,
+            pip_requirements=["scikit-learn"],
+            serialization_format="cloudpickle",
+        )
+        workers = [
+            subprocess.Popen(
+                [sys.executable, __file__, uri, str(model), *group],
+                env=variables,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            for group in _groups(names)
+        ]
         try:
             for process in workers:
                 assert process.stdout.readline() == "ready\n", "a process of learners did not begin"
@@ -205,8 +232,15 @@ def measure(uri: str, learners: int) -> Figures:
     if len(results) < learners:
         wrong.append(f"{learners - len(results)} learners never came to an end")
     runs, mixed = read_back(uri, names)
-    return Figures(round(seconds, 1), round(max((result["seconds"] for result in results), default=0), 1),
-                   round(memory.peak / 1e6), busy, requests, runs, wrong + mixed)
+    return Figures(
+        round(seconds, 1),
+        round(max((result["seconds"] for result in results), default=0), 1),
+        round(memory.peak / 1e6),
+        busy,
+        requests,
+        runs,
+        wrong + mixed,
+    )
 
 
 def _processor() -> dict[str, float]:
@@ -247,7 +281,9 @@ def read_back(uri: str, names: list[str]) -> tuple[int, list[str]]:
 
     def one(name: str) -> tuple[int, list[str]]:
         wrong, finished = [], 0
-        experiments = [client.get_experiment_by_name(f"{name}-{end}") for end in ("iris-by-hand", "iris-by-hand-proxied", "iris")]
+        experiments = [
+            client.get_experiment_by_name(f"{name}-{end}") for end in ("iris-by-hand", "iris-by-hand-proxied", "iris")
+        ]
         runs = client.search_runs([found.experiment_id for found in experiments if found])
         for run in runs:
             run_id = run.info.run_id
@@ -296,20 +332,32 @@ def main() -> int:
         settings.ROOT = Path(scratch)  # the reader's runs and servers are none of this one's business
         try:
             uri = workshop.start(max(CLASSES)).tracking_uri
-            print(f"\n{'learners':>8}{'seconds':>9}{'slowest learner':>17}{'server MB':>11}{'requests':>10}{'FINISHED':>10}")
+            print(
+                f"\n{'learners':>8}{'seconds':>9}{'slowest learner':>17}{'server MB':>11}{'requests':>10}{'FINISHED':>10}"
+            )
             for learners in CLASSES:
                 found = measure(uri, learners)
                 wrong += found.wrong
                 table[learners] = {
-                    "seconds in all": found.seconds, "seconds of the slowest learner": found.slowest,
-                    "seconds per learner": round(found.seconds / learners, 2), "server megabytes": found.memory,
-                    "requests": found.requests, "processors busy": found.busy, "runs FINISHED": found.runs}
-                print(f"{learners:>8}{found.seconds:>9}{found.slowest:>17}{found.memory:>11}{found.requests['all']:>10}"
-                      f"{found.runs:>10}", flush=True)
+                    "seconds in all": found.seconds,
+                    "seconds of the slowest learner": found.slowest,
+                    "seconds per learner": round(found.seconds / learners, 2),
+                    "server megabytes": found.memory,
+                    "requests": found.requests,
+                    "processors busy": found.busy,
+                    "runs FINISHED": found.runs,
+                }
+                print(
+                    f"{learners:>8}{found.seconds:>9}{found.slowest:>17}{found.memory:>11}{found.requests['all']:>10}"
+                    f"{found.runs:>10}",
+                    flush=True,
+                )
         finally:
             stack.stop()
-    machine = (f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "
-               f"MLflow {settings.installed('mlflow')}, {datetime.date.today()}")
+    machine = (
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "
+        f"MLflow {settings.installed('mlflow')}, {datetime.date.today()}"
+    )
     print(f"\n{machine}")
     if wrong:
         print("\n".join(wrong), file=sys.stderr)

@@ -66,7 +66,9 @@ class Row:
     @property
     def ratios(self) -> list[float]:
         """One for each run."""
-        return [theirs / ours if self.faster else ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+        return [
+            theirs / ours if self.faster else ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)
+        ]
 
     @property
     def met(self) -> bool:
@@ -78,10 +80,16 @@ class Row:
         """Return the row as a page shows it."""
         low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
         return [
-            self.what, self.reference, figure(statistics.median(self.ours), self.unit),
-            figure(statistics.median(self.theirs), self.unit), f"{middle:.2f} x", f"{low:.2f}-{high:.2f}",
-            str(len(self.ratios)), f"{'at least' if self.faster else 'at most'} {self.target:g} x",
-            "met" if self.met else "**missed**"]
+            self.what,
+            self.reference,
+            figure(statistics.median(self.ours), self.unit),
+            figure(statistics.median(self.theirs), self.unit),
+            f"{middle:.2f} x",
+            f"{low:.2f}-{high:.2f}",
+            str(len(self.ratios)),
+            f"{'at least' if self.faster else 'at most'} {self.target:g} x",
+            "met" if self.met else "**missed**",
+        ]
 
 
 def figure(value: float, unit: str) -> str:
@@ -133,8 +141,11 @@ def run(command: list, **options) -> subprocess.CompletedProcess:
 
 def script_of(function: Callable, path: Path, **arguments) -> list:
     """Write a function as a script of its own and return the command that calls it: the bare process."""
-    path.write_text("from __future__ import annotations\n" + textwrap.dedent(inspect.getsource(function))
-                    + f"\n{function.__name__}(**{arguments!r})\n")
+    path.write_text(
+        "from __future__ import annotations\n"
+        + textwrap.dedent(inspect.getsource(function))
+        + f"\n{function.__name__}(**{arguments!r})\n"
+    )
     return [sys.executable, path]
 
 
@@ -147,8 +158,12 @@ def execute(call: Callable[[], object], folder: Path, runner: object = None, **o
 
     from helpers.local_pipeline import task_states
 
-    local.init(runner or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"),
-               workspace_root=str(folder / "workspace"), **options)
+    local.init(
+        runner or local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder / "root"),
+        workspace_root=str(folder / "workspace"),
+        **options,
+    )
     with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), task_states(folder / "log"):
         return timed(call)
 
@@ -166,26 +181,44 @@ def pipeline(runs: int) -> list[Row]:
 
     loaded = components.load_component_from_file(str(settings.ROOT / "deploy" / "mlflow_pipeline.yaml"))
     with servers() as found, tempfile.TemporaryDirectory() as scratch:
+
         def ours() -> float:
             return execute(lambda: loaded(**addresses(found)), Path(scratch))
 
         def bare() -> float:
             here = Path(tempfile.mkdtemp(dir=scratch))
-            made = {name: str(here / name) for name in
-                    ("model", "input_example", "signature", "conda_env", "params", "metrics")}
+            made = {
+                name: str(here / name)
+                for name in ("model", "input_example", "signature", "conda_env", "params", "metrics")
+            }
             data, target = str(here / "data"), str(here / "target")
             tasks = [
                 script_of(source.load_iris_data, here / "1.py", data=data, target=target),
-                script_of(source.train_from_csv, here / "2.py", train_data=data, train_target=target, kernel="rbf", **made),
-                script_of(source.upload_sklearn_model_to_mlflow, here / "3.py", model_name="svc", experiment_name="iris",
-                          job_id=here.name, **addresses(found), **made),
+                script_of(
+                    source.train_from_csv, here / "2.py", train_data=data, train_target=target, kernel="rbf", **made
+                ),
+                script_of(
+                    source.upload_sklearn_model_to_mlflow,
+                    here / "3.py",
+                    model_name="svc",
+                    experiment_name="iris",
+                    job_id=here.name,
+                    **addresses(found),
+                    **made,
+                ),
             ]
             return timed(lambda: [run(task) for task in tasks])
 
         for warm in (ours, bare):  # what was never imported is compiled first
             warm()
-        return [Row("the pipeline, executed on this machine", "three bare Python processes that do the same", 1.10,
-                    *in_turn(runs, ours, bare))]
+        return [
+            Row(
+                "the pipeline, executed on this machine",
+                "three bare Python processes that do the same",
+                1.10,
+                *in_turn(runs, ours, bare),
+            )
+        ]
 
 
 def quickstart(runs: int) -> list[Row]:
@@ -198,9 +231,19 @@ def quickstart(runs: int) -> list[Row]:
     # As a beginner writes it: components that declare their packages, and no word on how to run them.
     declared = source.make_pipeline(lambda function: source.from_packages(function))
     with servers() as found, tempfile.TemporaryDirectory() as scratch:
-        return [Row("the same", "`kfp.local.SubprocessRunner()` as KFP's quickstart has it", 7, *in_turn(
-            runs, lambda: execute(lambda: loaded(**addresses(found)), Path(scratch)),
-            lambda: execute(lambda: declared(**addresses(found)), Path(scratch), local.SubprocessRunner())), faster=True)]
+        return [
+            Row(
+                "the same",
+                "`kfp.local.SubprocessRunner()` as KFP's quickstart has it",
+                7,
+                *in_turn(
+                    runs,
+                    lambda: execute(lambda: loaded(**addresses(found)), Path(scratch)),
+                    lambda: execute(lambda: declared(**addresses(found)), Path(scratch), local.SubprocessRunner()),
+                ),
+                faster=True,
+            )
+        ]
 
 
 # --- servers -------------------------------------------------------------------------------------
@@ -208,6 +251,7 @@ def quickstart(runs: int) -> list[Row]:
 
 def resident(pid: int) -> float:
     """Return the megabytes of a process and all that it started, once they stay the same."""
+
     def now() -> tuple[int, int]:
         with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(pid)
@@ -242,13 +286,21 @@ def cold_servers(runs: int) -> list[Row]:
         port = stack._choose_ports("mlflow", [], False)[0]
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
-            server = subprocess.Popen([sys.executable, "-m", "mlflow", "server", "--port", str(port)], cwd=folder,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            server = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", "--port", str(port)],
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             try:
                 while True:
                     with contextlib.suppress(requests.RequestException):
-                        if requests.get(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search",
-                                        params={"max_results": 1}, timeout=10).ok:
+                        if requests.get(
+                            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search",
+                            params={"max_results": 1},
+                            timeout=10,
+                        ).ok:
                             break
                     time.sleep(0.2)
                 seconds = time.perf_counter() - begin
@@ -264,7 +316,13 @@ def cold_servers(runs: int) -> list[Row]:
     times = in_turn(runs, ours, theirs)
     return [
         Row("MLflow server and object store ready, from nothing", "`mlflow server` as it comes, alone", 0.45, *times),
-        Row("resident memory of all processes of both", "that of `mlflow server` as it comes, alone", 0.22, *memory, unit="MB"),
+        Row(
+            "resident memory of all processes of both",
+            "that of `mlflow server` as it comes, alone",
+            0.22,
+            *memory,
+            unit="MB",
+        ),
     ]
 
 
@@ -298,11 +356,18 @@ def papermill(runs: int) -> list[Row]:
         begin = {"cwd": root, "env": environment}
         run([sys.executable, "-m", "helpers.stack", "start"], **begin)
         try:
-            return [Row(
-                "all notebooks but 06 through papermill as `make run` does, two at a time, servers up",
-                "the same cells as plain scripts, one after another", 1.25,
-                *in_turn(runs, lambda: timed(lambda: run([sys.executable, "-m", "helpers.series", *names], **begin)),
-                         lambda: timed(lambda: [run([sys.executable, script], **begin) for script in scripts])))]
+            return [
+                Row(
+                    "all notebooks but 06 through papermill as `make run` does, two at a time, servers up",
+                    "the same cells as plain scripts, one after another",
+                    1.25,
+                    *in_turn(
+                        runs,
+                        lambda: timed(lambda: run([sys.executable, "-m", "helpers.series", *names], **begin)),
+                        lambda: timed(lambda: [run([sys.executable, script], **begin) for script in scripts]),
+                    ),
+                )
+            ]
         finally:
             run([sys.executable, "-m", "helpers.stack", "stop"], **begin)
 
@@ -319,8 +384,11 @@ def checkout() -> Iterator[Path]:
 def clean_environment() -> dict[str, str]:
     """Return this environment as a terminal has it: without make's own variables, this venv and the servers."""
     here = str(Path(sys.executable).parent)
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith(("MAKE", "MFLAGS", "VIRTUAL_ENV", "AWS_", "MLFLOW_", "_SERIES_", "PYTEST_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS", "VIRTUAL_ENV", "AWS_", "MLFLOW_", "_SERIES_", "PYTEST_"))
+    }
     environment["PATH"] = os.pathsep.join(part for part in environment["PATH"].split(os.pathsep) if part != here)
     return environment
 
@@ -347,16 +415,25 @@ def fresh_clone(runs: int) -> list[Row]:
                 run([*pip, "--no-deps", "--no-build-isolation", "-e", "."], cwd=root, env=environment)
                 for path in notebooks():
                     out = root / f"{path.stem}.out.ipynb"
-                    run([python, "-m", "papermill", "--kernel", "python3", root / "notebooks" / path.name, out],
-                        cwd=root, env=environment | {"JUPYTER_PREFER_ENV_PATH": "1"})
+                    run(
+                        [python, "-m", "papermill", "--kernel", "python3", root / "notebooks" / path.name, out],
+                        cwd=root,
+                        env=environment | {"JUPYTER_PREFER_ENV_PATH": "1"},
+                    )
 
             try:
                 return timed(by_hand)
             finally:
                 run([python, "-m", "helpers.stack", "stop"], cwd=root, env=environment)
 
-    return [Row("`make run` from a fresh clone, packages in the cache",
-                "`pip install` of the same lock, then the notebooks one by one", 0.6, *in_turn(runs, ours, theirs))]
+    return [
+        Row(
+            "`make run` from a fresh clone, packages in the cache",
+            "`pip install` of the same lock, then the notebooks one by one",
+            0.6,
+            *in_turn(runs, ours, theirs),
+        )
+    ]
 
 
 def comparison(runs: int) -> list[Row]:
@@ -372,8 +449,14 @@ def comparison(runs: int) -> list[Row]:
             return timed(lambda: run(command, cwd=root, env=environment))
 
         try:
-            return [Row("the stored outputs compared by nbval, two at a time", "the same, one notebook after another", 0.65,
-                        *in_turn(runs, lambda: side(*together), side))]
+            return [
+                Row(
+                    "the stored outputs compared by nbval, two at a time",
+                    "the same, one notebook after another",
+                    0.65,
+                    *in_turn(runs, lambda: side(*together), side),
+                )
+            ]
         finally:
             run([sys.executable, "-m", "helpers.stack", "stop"], cwd=root, env=environment)
 
@@ -402,8 +485,9 @@ def sweep(runs: int) -> list[Row]:
                 iris = source.from_image(source.load_iris_data)()
                 with dsl.ParallelFor(candidates, parallelism=2) as candidate:
                     source.from_image(sweep_pipeline.score_candidate)(
-                        train_data=iris.outputs["data"], train_target=iris.outputs["target"],
-                        candidate=candidate).set_caching_options(False)
+                        train_data=iris.outputs["data"], train_target=iris.outputs["target"], candidate=candidate
+                    ).set_caching_options(False)
+
             return fits
 
         def run_loop(loop) -> float:
@@ -412,8 +496,13 @@ def sweep(runs: int) -> list[Row]:
         script = folder / "fit.py"
 
         def plain(count: int) -> float:
-            script_of(sweep_pipeline.score_candidate, script, train_data=str(folder / "data"),
-                      train_target=str(folder / "target"), candidate={"C": 1.0, "kernel": "rbf"})
+            script_of(
+                sweep_pipeline.score_candidate,
+                script,
+                train_data=str(folder / "data"),
+                train_target=str(folder / "target"),
+                candidate={"C": 1.0, "kernel": "rbf"},
+            )
             with ThreadPoolExecutor(2) as pool:
                 return timed(lambda: list(pool.map(lambda _: run([sys.executable, script]), range(count))))
 
@@ -426,11 +515,20 @@ def sweep(runs: int) -> list[Row]:
             busy.append((sum(after[:4]) - sum(before[:4])) / (after.elapsed - before.elapsed))
             cost[count] = [seconds / count for seconds in ours]
             # No target of its own: what is asked for is that the cost of a fit does not grow.
-            rows.append(Row(f"a sweep of {count} fit{'s' * (count > 1)}, two at a time", "as many plain processes",
-                            1.25, ours, theirs))
+            rows.append(
+                Row(
+                    f"a sweep of {count} fit{'s' * (count > 1)}, two at a time",
+                    "as many plain processes",
+                    1.25,
+                    ours,
+                    theirs,
+                )
+            )
         print(f"  cores busy, of 2: {', '.join(f'{value:.2f}' for value in busy)} for {', '.join(map(str, FITS))} fits")
         for count in FITS[2:]:
-            rows.append(Row(f"cost of a fit in a sweep of {count}", "cost of a fit in a sweep of 4", 1.10, cost[count], cost[4]))
+            rows.append(
+                Row(f"cost of a fit in a sweep of {count}", "cost of a fit in a sweep of 4", 1.10, cost[count], cost[4])
+            )
     return rows
 
 
@@ -446,17 +544,31 @@ def memory(runs: int) -> list[Row]:
         return []
     most = {}
     everything = "all of them, JupyterLab open"
-    for name, chosen in {**{path.stem: [path.stem] for path in notebooks()}, everything: [path.stem for path in notebooks()]}.items():
+    for name, chosen in {
+        **{path.stem: [path.stem] for path in notebooks()},
+        everything: [path.stem for path in notebooks()],
+    }.items():
         with checkout() as root:
             environment = clean_environment() | {"PYTHONPATH": str(root)}
             group = Cgroup(POD)
-            limited = ["sh", "-c", f'echo 0 > {group.folder}/cgroup.procs && exec taskset -c 0 "$@"', "sh", sys.executable, "-m"]
+            limited = [
+                "sh",
+                "-c",
+                f'echo 0 > {group.folder}/cgroup.procs && exec taskset -c 0 "$@"',
+                "sh",
+                sys.executable,
+                "-m",
+            ]
             lab = None
             try:
                 if name == everything:
                     lab = subprocess.Popen(
-                        [*limited, "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0"], cwd=root,
-                        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                        [*limited, "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0"],
+                        cwd=root,
+                        env=environment,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                    )
                 for _ in range(runs):
                     run([*limited, "helpers.series", *chosen], cwd=root, env=environment)
                 if group.killed:
@@ -472,8 +584,14 @@ def memory(runs: int) -> list[Row]:
     whole, largest = most.pop(everything), max(most, key=most.__getitem__)
     pod = [POD / 2**20]
     return [
-        Row(f"memory of the largest notebook ({largest}), servers included", "a Kubeflow Notebook of 2 GiB and one CPU", 0.75,
-            [most[largest]], pod, unit="MiB"),
+        Row(
+            f"memory of the largest notebook ({largest}), servers included",
+            "a Kubeflow Notebook of 2 GiB and one CPU",
+            0.75,
+            [most[largest]],
+            pod,
+            unit="MiB",
+        ),
         Row("memory of the whole series, servers included, JupyterLab open", "the same", 1, [whole], pod, unit="MiB"),
     ]
 
@@ -487,7 +605,11 @@ def downloads(runs: int) -> list[Row]:
 
     from helpers import lean_pipeline, mlflow_pipeline
 
-    page = (mlflow_pipeline.load_iris_data, mlflow_pipeline.train_from_csv, mlflow_pipeline.upload_sklearn_model_to_mlflow)
+    page = (
+        mlflow_pipeline.load_iris_data,
+        mlflow_pipeline.train_from_csv,
+        mlflow_pipeline.upload_sklearn_model_to_mlflow,
+    )
     lean = (lean_pipeline.load_csv, lean_pipeline.train_classifier, lean_pipeline.upload_model_to_mlflow)
     sizes: list[float] = []
     seconds: tuple[list[float], list[float]] = [], []
@@ -499,21 +621,35 @@ def downloads(runs: int) -> list[Row]:
                 wheels = uploaders.download(lean_pipeline.PACKAGES[function], Path(scratch))
                 megabytes += sum(path.stat().st_size for path in wheels) / 1e6
                 for number in range(runs):
-                    total[number] += uploaders.install(lean_pipeline.PACKAGES[function], Path(scratch), f"venv-{number}")
+                    total[number] += uploaders.install(
+                        lean_pipeline.PACKAGES[function], Path(scratch), f"venv-{number}"
+                    )
             print(f"  {function.__name__}: {megabytes:.0f} MB so far", flush=True)
         sizes.append(megabytes)
         seconds[side].extend(total)
     return [
-        Row("downloaded by the tasks of one cluster run without an image, lean pipeline", "the page's package lists", 0.45,
-            [sizes[0]], [sizes[1]], unit="MB"),
+        Row(
+            "downloaded by the tasks of one cluster run without an image, lean pipeline",
+            "the page's package lists",
+            0.45,
+            [sizes[0]],
+            [sizes[1]],
+            unit="MB",
+        ),
         Row("seconds that pip then takes to install it", "the same for the page's lists", 0.45, *seconds),
     ]
 
 
 ROWS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
-    "pipeline": (pipeline, 5), "quickstart": (quickstart, 5), "servers": (cold_servers, 5),
-    "papermill": (papermill, 5), "clone": (fresh_clone, 5), "nbval": (comparison, 5),
-    "sweep": (sweep, 5), "memory": (memory, 1), "downloads": (downloads, 5),
+    "pipeline": (pipeline, 5),
+    "quickstart": (quickstart, 5),
+    "servers": (cold_servers, 5),
+    "papermill": (papermill, 5),
+    "clone": (fresh_clone, 5),
+    "nbval": (comparison, 5),
+    "sweep": (sweep, 5),
+    "memory": (memory, 1),
+    "downloads": (downloads, 5),
 }
 
 
@@ -523,8 +659,10 @@ ROWS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
 def machine() -> str:
     """Return where and when this was measured."""
     versions = ", ".join(f"{name} {settings.installed(name)}" for name in PACKAGES)
-    return (f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()}, Python "
-            f"{platform.python_version()}, {versions}, {datetime.date.today()}")
+    return (
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()}, Python "
+        f"{platform.python_version()}, {versions}, {datetime.date.today()}"
+    )
 
 
 def table(rows: list[list[str]]) -> str:
@@ -539,8 +677,12 @@ HEAD = ["what", "against", "ours", "theirs", "ratio", "spread", "runs", "target"
 def write_page(results: dict) -> None:
     """Put the tables of the results between the marks of the page."""
     rows = [[*Row(**row).cells()] for name in ROWS if name in results for row in results[name]["rows"]]
-    text = table([HEAD, *rows]) + "\n\nMeasured on: " + "; ".join(
-        dict.fromkeys(results[name]["machine"] for name in ROWS if name in results)) + "."
+    text = (
+        table([HEAD, *rows])
+        + "\n\nMeasured on: "
+        + "; ".join(dict.fromkeys(results[name]["machine"] for name in ROWS if name in results))
+        + "."
+    )
     replace_block(PAGE, "ratios", text)
 
 

@@ -43,8 +43,14 @@ def predicted(what: str, unit: str, points: dict[int, float], unseen: int) -> tu
     guess, truth = fixed + slope * unseen, points[unseen]
     off = guess / truth - 1
     unit = unit and f" {unit}"
-    return [what, f"{fixed:.3g} + {slope:.3g} n{unit}", ", ".join(map(str, seen)), f"{guess:.3g}{unit} at {unseen}",
-            f"{truth:.3g}{unit}", f"{off:+.0%}"], off
+    return [
+        what,
+        f"{fixed:.3g} + {slope:.3g} n{unit}",
+        ", ".join(map(str, seen)),
+        f"{guess:.3g}{unit} at {unseen}",
+        f"{truth:.3g}{unit}",
+        f"{off:+.0%}",
+    ], off
 
 
 HEAD = ["what", "cost of n", "fitted to n =", "predicted", "measured", "off by"]
@@ -55,34 +61,88 @@ def main() -> int:
     learners = json.loads((FOLDER / "learners.json").read_text())
     classes = {int(number): row for number, row in learners["learners"].items()}
     found = [
-        predicted("seconds until the whole class is done", "s", {n: row["seconds in all"] for n, row in classes.items()}, 20),
+        predicted(
+            "seconds until the whole class is done", "s", {n: row["seconds in all"] for n, row in classes.items()}, 20
+        ),
         predicted("memory of the MLflow server", "MB", {n: row["server megabytes"] for n, row in classes.items()}, 20),
         predicted("requests to the MLflow server", "", {n: row["requests"]["all"] for n, row in classes.items()}, 20),
-        predicted("of which pass on to the store", "", {n: row["requests"]["to the store"] for n, row in classes.items()}, 20),
+        predicted(
+            "of which pass on to the store", "", {n: row["requests"]["to the store"] for n, row in classes.items()}, 20
+        ),
     ]
-    busy = [[str(n), *(f"{row['processors busy'][name]:.2f}" for name in ("mlflow", "s3")),
-             f"{row['seconds of the slowest learner']:.1f}"] for n, row in classes.items()]
-    ratios.replace_block(PAGE, "learners", "\n\n".join([
-        ratios.table([HEAD, *(row for row, _ in found)]),
-        ratios.table([["learners at once", "processors that MLflow keeps busy", "that the store does", "slowest learner, s"], *busy]),
-        f"Measured on: {learners['machine']}."]))
+    busy = [
+        [
+            str(n),
+            *(f"{row['processors busy'][name]:.2f}" for name in ("mlflow", "s3")),
+            f"{row['seconds of the slowest learner']:.1f}",
+        ]
+        for n, row in classes.items()
+    ]
+    ratios.replace_block(
+        PAGE,
+        "learners",
+        "\n\n".join(
+            [
+                ratios.table([HEAD, *(row for row, _ in found)]),
+                ratios.table(
+                    [
+                        [
+                            "learners at once",
+                            "processors that MLflow keeps busy",
+                            "that the store does",
+                            "slowest learner, s",
+                        ],
+                        *busy,
+                    ]
+                ),
+                f"Measured on: {learners['machine']}.",
+            ]
+        ),
+    )
 
     measured = json.loads((FOLDER / "fits.json").read_text())
     sweeps = {int(number): row for number, row in measured["fits"].items()}
     unseen = 32
     of_fits = [
         predicted("seconds of the pipeline", "s", {n: row["seconds"] for n, row in sweeps.items()}, unseen),
-        predicted("memory of all tasks at once", "MB", {n: row["megabytes of all tasks"] for n, row in sweeps.items()}, unseen),
-        predicted("requests to the MLflow server", "", {n: row["requests"]["mlflow"] for n, row in sweeps.items()}, unseen),
+        predicted(
+            "memory of all tasks at once", "MB", {n: row["megabytes of all tasks"] for n, row in sweeps.items()}, unseen
+        ),
+        predicted(
+            "requests to the MLflow server", "", {n: row["requests"]["mlflow"] for n, row in sweeps.items()}, unseen
+        ),
         predicted("requests to the store", "", {n: row["requests"]["s3"] for n, row in sweeps.items()}, unseen),
     ]
-    busy = [[str(n), *(f"{row['processors busy'][name]:.2f}" for name in ("tasks", "mlflow", "s3")),
-             str(row["megabytes of the largest task"])] for n, row in sweeps.items()]
-    ratios.replace_block(PAGE, "fits", "\n\n".join([
-        ratios.table([HEAD, *(row for row, _ in of_fits)]),
-        ratios.table([["fits", "processors that the tasks keep busy", "that MLflow does", "that the store does",
-                       "largest task, MB"], *busy]),
-        f"Measured on: {measured['machine']}."]))
+    busy = [
+        [
+            str(n),
+            *(f"{row['processors busy'][name]:.2f}" for name in ("tasks", "mlflow", "s3")),
+            str(row["megabytes of the largest task"]),
+        ]
+        for n, row in sweeps.items()
+    ]
+    ratios.replace_block(
+        PAGE,
+        "fits",
+        "\n\n".join(
+            [
+                ratios.table([HEAD, *(row for row, _ in of_fits)]),
+                ratios.table(
+                    [
+                        [
+                            "fits",
+                            "processors that the tasks keep busy",
+                            "that MLflow does",
+                            "that the store does",
+                            "largest task, MB",
+                        ],
+                        *busy,
+                    ]
+                ),
+                f"Measured on: {measured['machine']}.",
+            ]
+        ),
+    )
     found += of_fits
 
     wrong = [row[0] for row, off in found if abs(off) > TOLERANCE]

@@ -50,12 +50,29 @@ def download(packages: list[str], folder: Path) -> list[Path]:
         The wheels, those of what the packages need included.
     """
     constraints = folder / "constraints.txt"  # the versions of the lock, as they are installed here
-    constraints.write_text("\n".join(
-        f"{found.name}=={found.version}" for found in importlib.metadata.distributions()
-        if found.name != "mlflow-kubeflow-notebooks"))
+    constraints.write_text(
+        "\n".join(
+            f"{found.name}=={found.version}"
+            for found in importlib.metadata.distributions()
+            if found.name != "mlflow-kubeflow-notebooks"
+        )
+    )
     subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--dest", folder / "wheels",
-         "--constraint", constraints, *packages], check=True)
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "download",
+            "--quiet",
+            "--dest",
+            folder / "wheels",
+            "--constraint",
+            constraints,
+            *packages,
+        ],
+        check=True,
+    )
     return list((folder / "wheels").iterdir())
 
 
@@ -78,9 +95,21 @@ def install(packages: list[str], folder: Path, venv: str) -> float:
     """
     subprocess.run([sys.executable, "-m", "venv", folder / venv], check=True)
     begin = time.perf_counter()
-    subprocess.run([
-        folder / venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-index",
-        "--find-links", folder / "wheels", *packages], check=True)
+    subprocess.run(
+        [
+            folder / venv / "bin" / "python",
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--find-links",
+            folder / "wheels",
+            *packages,
+        ],
+        check=True,
+    )
     return time.perf_counter() - begin
 
 
@@ -111,7 +140,10 @@ def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack
     python = folder / "venv" / "bin" / "python"
 
     script = folder / "upload.py"
-    script.write_text("from __future__ import annotations\n" + textwrap.dedent(inspect.getsource(function)) + textwrap.dedent("""
+    script.write_text(
+        "from __future__ import annotations\n"
+        + textwrap.dedent(inspect.getsource(function))
+        + textwrap.dedent("""
         import json, pathlib, re, resource, sys, types
         arguments = json.load(open(sys.argv[1]))
         for name, path in arguments["files"].items():
@@ -123,13 +155,18 @@ def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack
             print(1024 * int(re.search("VmHWM:[^0-9]*([0-9]+)", status.read_text())[1]))
         else:
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    """).replace("FUNCTION", function.__name__))
+    """).replace("FUNCTION", function.__name__)
+    )
     variables = os.environ | stack.environment() | settings.QUIET
     seconds, memory = [], []
     for number in range(RUNS + 1):
         values = {
-            "model_name": "model", "experiment_name": "benchmark-uploaders", "job_id": f"{name}-{os.getpid()}-{number}",
-            "mlflow_tracking_uri": servers.tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
+            "model_name": "model",
+            "experiment_name": "benchmark-uploaders",
+            "job_id": f"{name}-{os.getpid()}-{number}",
+            "mlflow_tracking_uri": servers.tracking_uri,
+            "mlflow_s3_endpoint_url": servers.s3_endpoint_url or "",
+        }
         arguments = folder / "arguments.json"
         arguments.write_text(json.dumps({"values": values, "files": files, "metadata": metadata}))
         begun = time.perf_counter()
@@ -153,8 +190,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         load_iris_data(str(folder / "data"), str(folder / "target"))
-        first = {name: str(folder / name) for name in
-                 ("model", "input_example", "signature", "conda_env", "params", "metrics")}
+        first = {
+            name: str(folder / name)
+            for name in ("model", "input_example", "signature", "conda_env", "params", "metrics")
+        }
         train_from_csv(str(folder / "data"), str(folder / "target"), "rbf", **first)
         model, metrics = Model(uri=str(folder / "lean_model")), Metrics(uri=str(folder / "lean_metrics"))
         load_iris(as_frame=True).frame.to_csv(folder / "iris.csv", index=False)
@@ -162,8 +201,10 @@ def main() -> int:
         train_classifier(str(folder / "data"), str(folder / "target"), "rbf", model, metrics)
         given = {
             "first": (first, {}),
-            "lean": ({"model": model.path, "metrics": metrics.path},
-                     {"model": dict(model.metadata), "metrics": dict(metrics.metadata)}),
+            "lean": (
+                {"model": model.path, "metrics": metrics.path},
+                {"model": dict(model.metadata), "metrics": dict(metrics.metadata)},
+            ),
         }
         table = {}
         for name, (files, metadata) in given.items():
@@ -177,8 +218,10 @@ def main() -> int:
         print(f"{row:<34}{value:>10}{table['lean'][row]:>10}{ratio:>13.2f}x")
         if ratio >= 1:
             worse.append(row)
-    machine = (f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "
-               f"MLflow {settings.installed('mlflow')}, {datetime.date.today()}")
+    machine = (
+        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "
+        f"MLflow {settings.installed('mlflow')}, {datetime.date.today()}"
+    )
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"machine": machine, "uploaders": table}, indent=1) + "\n")
     print(f"\n{machine}")

@@ -108,8 +108,12 @@ def check_api(host: str, bearer: str | None, user_namespace: str) -> tuple[str, 
             health = answer.json()
             multi_user = bool(health.get("multi_user"))
             answer = requests.get(
-                f"{host}/apis/v2beta1/experiments", headers=headers, timeout=10, allow_redirects=False,
-                params={"page_size": 1} | ({"namespace": user_namespace} if multi_user else {}))
+                f"{host}/apis/v2beta1/experiments",
+                headers=headers,
+                timeout=10,
+                allow_redirects=False,
+                params={"page_size": 1} | ({"namespace": user_namespace} if multi_user else {}),
+            )
     except requests.RequestException as error:
         raise ClusterError(
             f"No KFP API answers at {host} ({type(error).__name__}). On a laptop, forward its port in another terminal: "
@@ -123,21 +127,31 @@ def check_api(host: str, bearer: str | None, user_namespace: str) -> tuple[str, 
 def _refusal(host: str, answer: requests.Response, bearer: str | None, user_namespace: str) -> str:
     status, text = answer.status_code, answer.text[:300]
     if status in (301, 302, 303, 307, 308) or answer.ok or "<html" in text.lower():
-        return (f"{host} answers with a login page, not with the KFP API: it is behind Dex or oauth2-proxy. Put a token of "
-                "yours into a file and name it in KF_PIPELINES_SA_TOKEN_PATH, or forward the API's port instead.")
+        return (
+            f"{host} answers with a login page, not with the KFP API: it is behind Dex or oauth2-proxy. Put a token of "
+            "yours into a file and name it in KF_PIPELINES_SA_TOKEN_PATH, or forward the API's port instead."
+        )
     if "issuer is not configured" in text:
-        return (f"{host} does not know who issued your token (Jwt issuer is not configured): it is another cluster's, or "
-                "was made for another audience. Make one: kubectl create token default-editor -n "
-                f"{user_namespace} --audience pipelines.kubeflow.org")
+        return (
+            f"{host} does not know who issued your token (Jwt issuer is not configured): it is another cluster's, or "
+            "was made for another audience. Make one: kubectl create token default-editor -n "
+            f"{user_namespace} --audience pipelines.kubeflow.org"
+        )
     if status == 401 and not bearer:
-        return (f"{host} wants a token and there is none. In a Kubeflow Notebook, make the notebook with the "
-                "configuration 'Allow access to Kubeflow Pipelines' (deploy/notebook/poddefault.yaml has one); elsewhere "
-                "put a token into a file and name it in KF_PIPELINES_SA_TOKEN_PATH.")
+        return (
+            f"{host} wants a token and there is none. In a Kubeflow Notebook, make the notebook with the "
+            "configuration 'Allow access to Kubeflow Pipelines' (deploy/notebook/poddefault.yaml has one); elsewhere "
+            "put a token into a file and name it in KF_PIPELINES_SA_TOKEN_PATH."
+        )
     if status == 401:
-        return f"{host} refuses your token (401): it has probably expired. Get a new one, or restart the notebook's pod."
+        return (
+            f"{host} refuses your token (401): it has probably expired. Get a new one, or restart the notebook's pod."
+        )
     if status == 403:
-        return (f"{host} lets you in, but not into the namespace {user_namespace!r} (403). Set the parameter namespace to "
-                "that of your profile, or ask its owner to add you as a contributor.")
+        return (
+            f"{host} lets you in, but not into the namespace {user_namespace!r} (403). Set the parameter namespace to "
+            "that of your profile, or ask its owner to add you as a contributor."
+        )
     return f"{host} answers {status}: {text.strip() or answer.reason}"
 
 
@@ -158,7 +172,8 @@ def check_versions(sdk: str, backend: str) -> None:
         raise ClusterError(
             f"The cluster runs KFP {backend}, and this pipeline needs {LOWEST_BACKEND} or newer: an older one refuses it "
             f"with 'unknown field'. Upgrade the cluster, or compile with its version (this is {sdk}) and without "
-            "set_security_context.")
+            "set_security_context."
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -235,7 +250,8 @@ def follow(client, run_id: str, file: str | os.PathLike, timeout: float = 1800):
         if time.monotonic() - begin > timeout:
             raise ClusterError(
                 f"Run {run_id} is still {run.state} after {timeout:.0f} s and goes on. Follow it in the KFP UI, or end "
-                f"it: client.terminate_run({run_id!r}).")
+                f"it: client.terminate_run({run_id!r})."
+            )
         time.sleep(1)
 
 

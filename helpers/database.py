@@ -27,7 +27,10 @@ def keep_copy(database: Path) -> None:
         if database.stat().st_size == 0 or copy.exists() and copy.stat().st_mtime_ns == changed:
             return  # SQLite finds nothing wrong with an empty file
         try:
-            with contextlib.closing(_open(database, "ro")) as source, contextlib.closing(sqlite3.connect(new)) as target:
+            with (
+                contextlib.closing(_open(database, "ro")) as source,
+                contextlib.closing(sqlite3.connect(new)) as target,
+            ):
                 source.backup(target)
             if is_sound(new):
                 os.utime(new, ns=(changed, changed))
@@ -96,14 +99,18 @@ def mend(database: Path) -> str | None:
             Path(f"{database}{ending}").replace(f"{aside}{ending}")
     database.replace(aside)
     if not copy.exists() or not is_sound(copy):
-        return (f"The database of the MLflow server was damaged, and there is no copy: the server begins with an empty "
-                f"one. The files in the bucket are still there, and the damaged database is {aside}.")
+        return (
+            f"The database of the MLflow server was damaged, and there is no copy: the server begins with an empty "
+            f"one. The files in the bucket are still there, and the damaged database is {aside}."
+        )
     new = database.with_name(f"{database.name}.new")
     shutil.copyfile(copy, new)
     new.replace(database)
     kept = datetime.datetime.fromtimestamp(copy.stat().st_mtime)
-    return (f"The database of the MLflow server was damaged. Its copy, with all runs up to {kept:%Y-%m-%d %H:%M:%S}, "
-            f"is in its place, and the damaged one is {aside}.")
+    return (
+        f"The database of the MLflow server was damaged. Its copy, with all runs up to {kept:%Y-%m-%d %H:%M:%S}, "
+        f"is in its place, and the damaged one is {aside}."
+    )
 
 
 def _open(database: Path, mode: str) -> sqlite3.Connection:

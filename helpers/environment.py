@@ -37,8 +37,12 @@ def check(memory: float = 2.0, disk: float = 2.0) -> bool:
         Whether all is good.
     """
     findings = {
-        "Python": _python(), "Packages": _packages(), "Memory": _memory(memory), "Disk": _disk(disk),
-        "State": _state(), "Ports": _ports(),
+        "Python": _python(),
+        "Packages": _packages(),
+        "Memory": _memory(memory),
+        "Disk": _disk(disk),
+        "State": _state(),
+        "Ports": _ports(),
     }
     for name, (good, sentence) in findings.items():
         print(f"{name:<10}{'good' if good else 'MISSING'}: {sentence}")
@@ -50,7 +54,10 @@ def _python() -> tuple[bool, str]:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if version in PYTHONS:
         return True, f"{version} is one of {', '.join(PYTHONS)}"
-    return False, f"this is {version}. Choose the kernel of .venv, or make it anew: make distclean run PYTHON=python3.12"
+    return (
+        False,
+        f"this is {version}. Choose the kernel of .venv, or make it anew: make distclean run PYTHON=python3.12",
+    )
 
 
 def _packages() -> tuple[bool, str]:
@@ -98,8 +105,10 @@ def _memory(needed: float) -> tuple[bool, str]:
     limit = memory()
     if limit >= 0.95e9 * needed:  # 2 GiB less what a machine keeps for itself
         return True, f"there are the {needed:g} GB that are needed"
-    return False, (f"{limit / 1e9:.1f} GB, and {needed:g} are needed. In a Kubeflow Notebook or on a hub, ask for more; on "
-                   "a laptop, close what you do not need")
+    return False, (
+        f"{limit / 1e9:.1f} GB, and {needed:g} are needed. In a Kubeflow Notebook or on a hub, ask for more; on "
+        "a laptop, close what you do not need"
+    )
 
 
 def _disk(needed: float) -> tuple[bool, str]:
@@ -109,7 +118,10 @@ def _disk(needed: float) -> tuple[bool, str]:
     free = shutil.disk_usage(folder).free
     if free >= 1e9 * needed:
         return True, f"{needed:g} GB are free"
-    return False, f"{free / 1e9:.1f} GB are free, and {needed:g} are needed. Delete something; make clean deletes old runs"
+    return (
+        False,
+        f"{free / 1e9:.1f} GB are free, and {needed:g} are needed. Delete something; make clean deletes old runs",
+    )
 
 
 def _state() -> tuple[bool, str]:

@@ -68,6 +68,7 @@ def generate(solution: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _move_links(text: str) -> str:
     """Let the links of exercises/solutions/ lead to the same places from exercises/."""
+
     def moved(match: re.Match) -> str:
         target = match[1]
         if re.match(r"[a-z]+:|#", target):
@@ -195,7 +196,9 @@ def main(arguments: list[str] | None = None) -> int:
             refresh_all()
         else:
             changed = generate_all()
-            print(f"Made anew: {', '.join(path.name for path in changed)}" if changed else "The exercises are up to date.")
+            print(
+                f"Made anew: {', '.join(path.name for path in changed)}" if changed else "The exercises are up to date."
+            )
     except settings.SeriesError as error:
         print(error, file=sys.stderr)
         return 1

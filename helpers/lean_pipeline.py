@@ -36,7 +36,9 @@ def load_csv(
             "s3://bucket/key with keys that may read it."
         ) from None
     if len(content) > most_bytes:
-        raise ValueError(f"{source} has more than {most_bytes // 10**6} MB. Take a part of its rows.")
+        raise ValueError(
+            f"{source} has more than {most_bytes // 10**6} MB. Take a part of its rows."
+        )
     if content.partition(b"\n")[0].count(b",") >= most_columns:
         raise ValueError(f"{source} has more than {most_columns} columns. Take those that matter.")
     try:
@@ -44,7 +46,9 @@ def load_csv(
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(io.BytesIO(content), index_col=False)
     except pd.errors.ParserWarning:
-        raise ValueError(f"{source} has more values in a line than names: name each column.") from None
+        raise ValueError(
+            f"{source} has more values in a line than names: name each column."
+        ) from None
     except ValueError as error:  # pandas' own errors are of this kind
         raise ValueError(f"{source} is no table: {error}. It should be CSV in UTF-8.") from None
 
@@ -165,7 +169,9 @@ def upload_model_to_mlflow(
     for parent, folders, files in os.walk(model.path):
         for name in folders + files:
             if os.path.islink(os.path.join(parent, name)):
-                raise ValueError(f"{name} is a link, which could lead anywhere: save a copy instead.")
+                raise ValueError(
+                    f"{name} is a link, which could lead anywhere: save a copy instead."
+                )
     try:
         urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
     except (OSError, ValueError) as error:
@@ -179,7 +185,9 @@ def upload_model_to_mlflow(
     client = MlflowClient(mlflow_tracking_uri)
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment and experiment.lifecycle_stage != "active":
-        raise ValueError(f"The experiment {experiment_name!r} was deleted: restore it or take another.")
+        raise ValueError(
+            f"The experiment {experiment_name!r} was deleted: restore it or take another."
+        )
     experiment_id = (
         experiment.experiment_id
         if experiment
@@ -199,7 +207,8 @@ def upload_model_to_mlflow(
         for name, value in model.metadata.get("params", {}).items():
             client.log_param(run_id, name, value)
         for name, value in metrics.metadata.items():
-            client.log_metric(run_id, name, value)
+            if isinstance(value, (int, float)):  # a cluster adds texts of its own
+                client.log_metric(run_id, name, value)
         client.log_artifacts(run_id, model.path, model_name)
         files = {f"{model_name}/{name}" for name in next(os.walk(model.path))[2]}
         if not files <= {entry.path for entry in client.list_artifacts(run_id, model_name)}:

@@ -16,7 +16,7 @@ def load_iris_data(data: OutputPath("Dataset"), target: OutputPath("Dataset")):
     pd.DataFrame(iris.target, columns=["target"]).to_csv(target, index=False)
 
 
-IMAGE = "mlflow-kubeflow-notebooks/python:0.1.0"
+IMAGE = "localhost/mlflow-kubeflow-notebooks/python:0.1.0"
 
 
 def from_image(function):
@@ -119,7 +119,7 @@ def upload_sklearn_model_to_mlflow(
         raise ConnectionError(
             f"No MLflow server answers at {mlflow_tracking_uri} ({error}). "
             "Start it, or mend the address."
-        )
+        ) from None
 
     scratch = tempfile.TemporaryDirectory()
     folder = os.path.join(scratch.name, model_name)
@@ -164,7 +164,7 @@ def upload_sklearn_model_to_mlflow(
             f"Run {run_id} could not be filled and is FAILED: {error}. "
             "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
             f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}, which may be full."
-        )
+        ) from None
     client.set_terminated(run_id)
     scratch.cleanup()
     return run_id
@@ -199,9 +199,7 @@ def make_pipeline(component):
     ) -> str:
         iris = component(load_iris_data)()
         training = component(train_from_csv)(
-            train_data=iris.outputs["data"],
-            train_target=iris.outputs["target"],
-            kernel=kernel,
+            train_data=iris.outputs["data"], train_target=iris.outputs["target"], kernel=kernel
         )
         upload = component(upload_sklearn_model_to_mlflow)(
             model_name=model_name,

@@ -18,7 +18,7 @@ from mlflow.cli import cli
 def _serve(command: list[str], *, extra_env: dict[str, str], **_: object) -> None:
     """Do in this process what the command ``python -m uvicorn ...`` would do in another one."""
     os.environ.update(extra_env)
-    uvicorn.main(command[command.index("uvicorn") + 1:])
+    uvicorn.main(command[command.index("uvicorn") + 1 :])
 
 
 if __name__ == "__main__":

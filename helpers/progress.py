@@ -43,7 +43,9 @@ def note(tags: dict[str, str]) -> None:
     thread.start()
     thread.join(SECONDS)
     if not done.is_set():
-        print("The teacher's list could not be told, since the MLflow server does not answer. Your work is not affected.")
+        print(
+            "The teacher's list could not be told, since the MLflow server does not answer. Your work is not affected."
+        )
 
 
 def _send(tags: dict[str, str], done: threading.Event) -> None:

@@ -136,8 +136,11 @@ class _Api:
         experiments = [found["experiment_id"] for found in self._pages("experiments", max_results=1000)]
         for first in range(0, len(experiments), 100):
             yield from self._pages(
-                "runs", experiment_ids=experiments[first:first + 100], filter="attributes.status = 'RUNNING'",
-                max_results=1000)
+                "runs",
+                experiment_ids=experiments[first : first + 100],
+                filter="attributes.status = 'RUNNING'",
+                max_results=1000,
+            )
 
     def status(self, run_id: str) -> str:
         """Return a run's status."""
@@ -146,7 +149,9 @@ class _Api:
     def fail(self, run_id: str) -> None:
         """Say why, then end the run."""
         self._ask("POST", "runs/set-tag", json={"run_id": run_id, "key": "failure", "value": FAILURE})
-        self._ask("POST", "runs/update", json={"run_id": run_id, "status": "FAILED", "end_time": time.time_ns() // 1_000_000})
+        self._ask(
+            "POST", "runs/update", json={"run_id": run_id, "status": "FAILED", "end_time": time.time_ns() // 1_000_000}
+        )
 
     def _pages(self, kind: str, **body) -> Iterator[dict]:
         token = None

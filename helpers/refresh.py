@@ -160,8 +160,13 @@ def refresh_one(path: Path, progress: Progress | None = None) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
-        notebook, kernel_manager_class=OwnKernel, record_timing=False, timeout=600,
-        resources={"metadata": {"path": str(path.parent)}}, on_cell_execute=progress.step if progress else None)
+        notebook,
+        kernel_manager_class=OwnKernel,
+        record_timing=False,
+        timeout=600,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_execute=progress.step if progress else None,
+    )
     try:
         client.execute()
     except CellExecutionError as error:
@@ -208,7 +213,7 @@ def _as_on_a_terminal(line: str) -> str:
     end = "\n" if line.endswith("\n") else ""
     shown = ""
     for part in line.removesuffix("\n").split("\r"):
-        shown = part + shown[len(part):]
+        shown = part + shown[len(part) :]
     return shown + end
 
 
@@ -257,7 +262,7 @@ def _unfit(text: str) -> str:
         if re.search(rf"[/\\](?:home|Users)[/\\]{re.escape(getpass.getuser())}\b", text):
             return "shows the user's name in a path"
     if found := ABSOLUTE_PATH.search(text):
-        return f"shows a path of this machine: {text[found.start():found.start() + 60]}"
+        return f"shows a path of this machine: {text[found.start() : found.start() + 60]}"
     return ""
 
 

@@ -42,7 +42,8 @@ def begin_registered_model(registered_model_name: str, notebook: str) -> str:
         if found.tags.get(_TAG) != notebook:
             raise settings.SeriesError(
                 f"The server already has a registered model {registered_model_name!r} that this notebook did not "
-                "make, so it stays as it is. Take another registered_model_name.")
+                "make, so it stays as it is. Take another registered_model_name."
+            )
         client.delete_registered_model(registered_model_name)
     client.create_registered_model(registered_model_name, tags={_TAG: notebook})
     return registered_model_name

@@ -328,19 +328,29 @@ def _execute(path: Path, output: Path, parameters: dict, progress: Progress) -> 
 
     try:
         execute_notebook(
-            path, output, parameters, kernel_name="python3", language="python", progress_bar=False, log_output=False,
-            kernel_manager_class=OwnKernel, on_cell_execute=progress.step)
+            path,
+            output,
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            log_output=False,
+            kernel_manager_class=OwnKernel,
+            on_cell_execute=progress.step,
+        )
     except PapermillExecutionError as error:
         if _was_meant(output, error.cell_index):
             return
         # Our own errors are sentences of more than one line; of others the last line tells most.
         message = _ANSI.sub("", f"{error.ename}: {error.evalue}".strip())
         raise NotebookError(
-            f"{path.stem} failed in cell [{error.exec_count}]: {message}\nLook at it here: {output}") from None
+            f"{path.stem} failed in cell [{error.exec_count}]: {message}\nLook at it here: {output}"
+        ) from None
     except DeadKernelError:
         raise NotebookError(
             f"{path.stem} failed in cell [{progress.cell}]: its kernel died, most often because memory ran out (the "
-            f"series needs 2 GB).\nLook at it here: {output}") from None
+            f"series needs 2 GB).\nLook at it here: {output}"
+        ) from None
 
 
 def _was_meant(output: Path, cell_index: int) -> bool:
@@ -390,7 +400,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="01 or 01_save_a_model; none: all")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     parser.add_argument("--params", default="", metavar="'NAME=VALUE ...'", help="set several at once")
-    parser.add_argument("--jobs", type=int, metavar="N", help="how many run at once; as a rule 2, or 1 on a small machine")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="how many run at once; as a rule 2, or 1 on a small machine"
+    )
     parser.add_argument("--refresh", action="store_true", help="execute the stored notebooks in place")
     asked = parser.parse_args(arguments)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it warns of is checked here
@@ -408,8 +420,11 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         parameters = parameters_for(notebooks, pairs)
         settings.check_work_dir()
-        left_out = [path for path in notebooks if path.stem == NEEDS_CLUSTER and not asked.names
-                    and not os.environ.get("KF_PIPELINES_ENDPOINT")]
+        left_out = [
+            path
+            for path in notebooks
+            if path.stem == NEEDS_CLUSTER and not asked.names and not os.environ.get("KF_PIPELINES_ENDPOINT")
+        ]
         notebooks = [path for path in notebooks if path not in left_out]
         servers = stack.connect()
         folder = new_folder()

@@ -71,8 +71,13 @@ def start(command: list[str], port: int, log: str | os.PathLike = "model_server.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"PATH": path, _MARK: str(Path.cwd())})
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"PATH": path, _MARK: str(Path.cwd())},
+        )
     atexit.register(stop, process)
     begin = time.monotonic()
     while time.monotonic() < begin + START_SECONDS:
@@ -85,7 +90,8 @@ def start(command: list[str], port: int, log: str | os.PathLike = "model_server.
             time.sleep(0.2)
     stop(process)
     raise ServingError(
-        f"The model server did not answer within {START_SECONDS} s and was stopped. The last lines of {log}:\n{_tail(log)}")
+        f"The model server did not answer within {START_SECONDS} s and was stopped. The last lines of {log}:\n{_tail(log)}"
+    )
 
 
 def stop(process: subprocess.Popen) -> None:

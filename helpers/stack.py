@@ -77,7 +77,9 @@ class Stack:
         addresses = {text: f"{self.tracking_uri}/#/{page}"}
         if base is not None and server.port is not None and server.hostname in ("127.0.0.1", "localhost"):
             through = f"{base}proxy/{server.port}/#/{page}"
-            addresses = {text: through} if settings.gateway_prefix() else addresses | {"the same through Jupyter": through}
+            addresses = (
+                {text: through} if settings.gateway_prefix() else addresses | {"the same through Jupyter": through}
+            )
         links = [f'<a href="{address}" target="_blank">{words}</a>' for words, address in addresses.items()]
         return HTML(" · ".join(links))
 
@@ -173,7 +175,8 @@ def check_experiment(experiment_name: str) -> str:
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         raise StackError(
             f"The experiment {experiment_name!r} was deleted, and its name stays taken. Take another experiment_name, "
-            f"or restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}")
+            f"or restore it: mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
     progress.note({})  # the teacher's list of a workshop: this learner has begun
     return experiment_name
 
@@ -275,9 +278,12 @@ def start(*, learners: int | None = None, port: int | None = None) -> Stack:
         if not state["learners"]:  # whose processes are on other machines
             recovery.end_lost_runs(_url(state, "mlflow"))
         _keep_copy()
-    _say("The MLflow tracking server and the S3 store are ready." if _weed() else
-         "The MLflow tracking server is ready. SeaweedFS has no build for this machine: artifacts go to a local folder.",
-         done=True)
+    _say(
+        "The MLflow tracking server and the S3 store are ready."
+        if _weed()
+        else "The MLflow tracking server is ready. SeaweedFS has no build for this machine: artifacts go to a local folder.",
+        done=True,
+    )
     return Stack(_url(state, "mlflow"), _url(state, "s3") if _weed() else None)
 
 
@@ -349,10 +355,19 @@ def _command(state: dict, name: str) -> list[str]:
     if name == "s3":
         # Each HTTP port of SeaweedFS has a twin for gRPC at +10000.
         flags = {
-            "dir": data, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "bucket": BUCKET,
-            "s3.port": ports[0], "master.port": ports[1], "volume.port": ports[2],
-            "filer.port": ports[3], "admin.port": ports[4],
-            "s3.port.iceberg": 0, "s3.port.lance": 0, "webdav": "false", "admin.ui": "false",
+            "dir": data,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "bucket": BUCKET,
+            "s3.port": ports[0],
+            "master.port": ports[1],
+            "volume.port": ports[2],
+            "filer.port": ports[3],
+            "admin.port": ports[4],
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "webdav": "false",
+            "admin.ui": "false",
             "master.telemetry": "false",
         }
         return [_weed(), "-logtostderr=true", "mini", *(f"-{flag}={value}" for flag, value in flags.items())]
@@ -362,11 +377,22 @@ def _command(state: dict, name: str) -> list[str]:
     direct = _weed() and not state["learners"]
     return [
         # Not by "-m", which needs the helpers to be installed; and without this folder's names in the way (-P).
-        sys.executable, "-P", str(Path(__file__).with_name("mlflow_server.py")),
-        "--host", "127.0.0.1", "--port", str(ports[0]),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{_database()}",
-        "--default-artifact-root", bucket if direct else "mlflow-artifacts:/",
-        "--serve-artifacts", "--artifacts-destination", bucket,
+        sys.executable,
+        "-P",
+        str(Path(__file__).with_name("mlflow_server.py")),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(ports[0]),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{_database()}",
+        "--default-artifact-root",
+        bucket if direct else "mlflow-artifacts:/",
+        "--serve-artifacts",
+        "--artifacts-destination",
+        bucket,
     ]
 
 
@@ -401,8 +427,11 @@ def _answers(state: dict, name: str) -> bool:
     try:
         if name == "mlflow":
             answer = requests.get(
-                f"{_url(state, name)}/api/2.0/mlflow/experiments/search", params={"max_results": 1},
-                timeout=10, proxies={"http": ""})
+                f"{_url(state, name)}/api/2.0/mlflow/experiments/search",
+                params={"max_results": 1},
+                timeout=10,
+                proxies={"http": ""},
+            )
             return answer.ok
         _s3(state).list_objects_v2(Bucket=BUCKET, MaxKeys=1)
         return True
@@ -432,9 +461,13 @@ def _s3(state: dict):
 
     # Without a profile: the reader's AWS_PROFILE has nothing to do with this store.
     return Session({"profile": (None, None, None, None)}).create_client(
-        "s3", endpoint_url=_url(state, "s3"), region_name="us-east-1",
-        aws_access_key_id=state["access_key"], aws_secret_access_key=state["secret_key"],
-        config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 0}, proxies={}))
+        "s3",
+        endpoint_url=_url(state, "s3"),
+        region_name="us-east-1",
+        aws_access_key_id=state["access_key"],
+        aws_secret_access_key=state["secret_key"],
+        config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 0}, proxies={}),
+    )
 
 
 def _wait_until_ready(state: dict, name: str, begin: float, spawned: bool) -> None:
@@ -452,7 +485,8 @@ def _wait_until_ready(state: dict, name: str, begin: float, spawned: bool) -> No
         if seconds > START_SECONDS:
             raise StackError(
                 f"The {title} did not answer within {START_SECONDS} s and was stopped. Look into {_log(name)}, "
-                f"then run this again. Its last lines:\n{_last_lines(name)}")
+                f"then run this again. Its last lines:\n{_last_lines(name)}"
+            )
         if seconds >= said + 1:
             said = int(seconds)
             _say(f"Starting the {title}: {said} s")
@@ -480,8 +514,14 @@ def _spawn(state: dict, name: str, *, usual_port: bool) -> None:
     with open(log, "wb") as stream:
         # A session of its own: an interrupted kernel must not take the servers with it.
         process = subprocess.Popen(
-            _command(state, name), env=_environment(state, name), cwd=settings.work_dir() / name,
-            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
+            _command(state, name),
+            env=_environment(state, name),
+            cwd=settings.work_dir() / name,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     state["servers"][name] |= {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
     _write_state(state)
 
@@ -620,8 +660,7 @@ def _locked(*, progress: bool = False) -> Iterator[None]:
                 if progress:
                     _say(f"Waiting while another program starts it: {second + 1} s")
         else:
-            raise StackError(
-                "Another process has been starting the stack for minutes. End it, then run this again.")
+            raise StackError("Another process has been starting the stack for minutes. End it, then run this again.")
         try:
             yield
         finally:
@@ -629,7 +668,8 @@ def _locked(*, progress: bool = False) -> Iterator[None]:
     except OSError as error:
         raise StackError(
             f"The state folder {settings.work_dir()} or a program cannot be used: {error}. Free some space or "
-            "make the folder writable, then run this again.") from None
+            "make the folder writable, then run this again."
+        ) from None
 
 
 def _read_state() -> dict:
@@ -638,14 +678,22 @@ def _read_state() -> dict:
         try:
             state = json.loads(path.read_text())
         except PermissionError:
-            raise StackError(f"{path} belongs to another user: the series was started as that user before. "
-                             "Be that user again, or take a copy of the series of your own.") from None
+            raise StackError(
+                f"{path} belongs to another user: the series was started as that user before. "
+                "Be that user again, or take a copy of the series of your own."
+            ) from None
         # A damaged file is as good as none: the servers are found by their mark and get new keys.
-        servers = {name: {"ports": [int(port) for port in server["ports"]], "pid": server["pid"],
-                          "created": server["created"]} for name, server in state["servers"].items()}
+        servers = {
+            name: {"ports": [int(port) for port in server["ports"]], "pid": server["pid"], "created": server["created"]}
+            for name, server in state["servers"].items()
+        }
         learners = state.get("learners")
-        return {"servers": servers, "access_key": str(state["access_key"]), "secret_key": str(state["secret_key"]),
-                "learners": learners if isinstance(learners, int) else None}
+        return {
+            "servers": servers,
+            "access_key": str(state["access_key"]),
+            "secret_key": str(state["secret_key"]),
+            "learners": learners if isinstance(learners, int) else None,
+        }
     return {"servers": {}, "access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20), "learners": None}
 
 
@@ -698,8 +746,11 @@ def main(arguments: list[str] | None = None) -> int:
             print("Stopped: " + (", ".join(stop()) or "nothing was running") + ".")
         else:
             for name, server in status().items():
-                print(f"{name:7}" + (f"{server['url']}  {server['memory'] / 1e6:.0f} MB" if server["running"] else "not running")
-                      + f"  log: {server['log']}")
+                print(
+                    f"{name:7}"
+                    + (f"{server['url']}  {server['memory'] / 1e6:.0f} MB" if server["running"] else "not running")
+                    + f"  log: {server['log']}"
+                )
     except settings.SeriesError as error:
         print(error, file=sys.stderr)
         return 1

@@ -48,10 +48,7 @@ def score_candidate(
 
 
 def pick_best(
-    candidates: List[Dict],
-    scores: List[float],
-    metrics: Output[Metrics],
-    report: Output[HTML],
+    candidates: List[Dict], scores: List[float], metrics: Output[Metrics], report: Output[HTML]
 ) -> NamedTuple("Best", [("kernel", str), ("C", float)]):
     """Return the candidate with the highest score, the first of several."""
     import json
@@ -158,9 +155,18 @@ def notebook_from_image(function):
 
 
 CANDIDATES = [{"C": C, "kernel": kernel} for C in (0.1, 1.0, 10.0) for kernel in ("linear", "rbf")]
-Outputs = NamedTuple("Outputs", [
-    ("sweep_run_id", str), ("run_id", str), ("decision", str), ("metrics", Metrics),
-    ("report", HTML), ("confusion", ClassificationMetrics), ("summary", Markdown)])
+Outputs = NamedTuple(
+    "Outputs",
+    [
+        ("sweep_run_id", str),
+        ("run_id", str),
+        ("decision", str),
+        ("metrics", Metrics),
+        ("report", HTML),
+        ("confusion", ClassificationMetrics),
+        ("summary", Markdown),
+    ],
+)
 
 
 @dsl.pipeline(name="sweep-pipeline")
@@ -176,8 +182,11 @@ def sweep_pipeline(
 ) -> Outputs:
     server = {"mlflow_tracking_uri": mlflow_tracking_uri}
     server_and_store = {**server, "mlflow_s3_endpoint_url": mlflow_s3_endpoint_url}
-    job = {"experiment_name": experiment_name, "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-           "artifact_location": artifact_location}
+    job = {
+        "experiment_name": experiment_name,
+        "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        "artifact_location": artifact_location,
+    }
 
     iris = from_image(load_iris_data)()
     files = {"data": iris.outputs["data"], "target": iris.outputs["target"]}
@@ -189,35 +198,52 @@ def sweep_pipeline(
     with dsl.ParallelFor(candidates, parallelism=2) as candidate:
         scoring = from_image(score_candidate)(**train, candidate=candidate)
     log = from_image(log_sweep)(
-        candidates=candidates, scores=dsl.Collected(scoring.output), **job, **server)
+        candidates=candidates, scores=dsl.Collected(scoring.output), **job, **server
+    )
     best = from_image(pick_best)(candidates=candidates, scores=dsl.Collected(scoring.output))
     best.after(log)
 
     training = from_image(train_from_csv)(
-        train_data=iris.outputs["data"], train_target=iris.outputs["target"],
-        kernel=best.outputs["kernel"], C=best.outputs["C"])
+        train_data=iris.outputs["data"],
+        train_target=iris.outputs["target"],
+        kernel=best.outputs["kernel"],
+        C=best.outputs["C"],
+    )
     upload = from_image(upload_sklearn_model_to_mlflow)(
-        **training.outputs, model_name=model_name, **job, **server_and_store)
+        **training.outputs, model_name=model_name, **job, **server_and_store
+    )
     winner = {"run_id": upload.output, "model_name": model_name}
     evaluation = from_image(evaluate)(**test, **winner, **server_and_store)
     gate = from_image(promote_if_better)(
-        **test, **winner, registered_model_name=registered_model_name, **server_and_store)
+        **test, **winner, registered_model_name=registered_model_name, **server_and_store
+    )
     gate.after(evaluation)
 
     for task in (log, upload, evaluation, gate):
         task.set_caching_options(False)  # what they do happens on the server
     for task in (upload, evaluation, gate):
         kubernetes.use_secret_as_env(
-            task, secret_name=s3_secret_name, optional=True,
+            task,
+            secret_name=s3_secret_name,
+            optional=True,
             secret_key_to_env={
-                "accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"})
+                "accesskey": "AWS_ACCESS_KEY_ID",
+                "secretkey": "AWS_SECRET_ACCESS_KEY",
+            },
+        )
     for task in (iris, description, parts, scoring, best, log, training, upload, evaluation, gate):
         task.set_cpu_request("250m").set_cpu_limit("1")
         task.set_memory_request("512Mi").set_memory_limit("1Gi")
         kubernetes.set_security_context(task, run_as_user=1000, run_as_non_root=True)
     return Outputs(
-        log.output, upload.output, gate.output, best.outputs["metrics"], best.outputs["report"],
-        evaluation.outputs["confusion"], description.outputs["summary"])
+        log.output,
+        upload.output,
+        gate.output,
+        best.outputs["metrics"],
+        best.outputs["report"],
+        evaluation.outputs["confusion"],
+        description.outputs["summary"],
+    )
 
 
 if __name__ == "__main__":

@@ -68,10 +68,12 @@ def check_learner(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]{1,30}", name):
         raise WorkshopError(
             f"WORKSHOP_LEARNER={name!r} is not usable: take 1 to 30 letters and digits without accents, and no dash, "
-            "for example 'anna' or 'anna2'.")
+            "for example 'anna' or 'anna2'."
+        )
     if name.lower() in RESERVED:
         raise WorkshopError(
-            f"WORKSHOP_LEARNER={name!r} is not usable: names of the series begin with that word. Add a digit.")
+            f"WORKSHOP_LEARNER={name!r} is not usable: names of the series begin with that word. Add a digit."
+        )
     return name.lower()
 
 
@@ -99,7 +101,8 @@ def own_name(name: str) -> str:
     name = name.removeprefix(f"{who}-")
     if not re.fullmatch(r"[A-Za-z0-9-]{1,80}", name):
         raise WorkshopError(
-            f"{name!r} is not usable in a workshop: take 1 to 80 letters, digits and '-', for example 'iris'.")
+            f"{name!r} is not usable in a workshop: take 1 to 80 letters, digits and '-', for example 'iris'."
+        )
     return f"{who}-{name}"
 
 
@@ -132,7 +135,8 @@ def start(learners: int = LEARNERS, host: str = _LOOPBACK[0], port: int | None =
         raise WorkshopError(
             f"The server does not listen on {host}: MLflow asks nobody who they are, so this one is for this machine "
             "alone (127.0.0.1). Learners on other machines open a tunnel, ssh -N -L 5000:127.0.0.1:PORT TEACHERS-MACHINE, "
-            "or use the server of a cluster: deploy/README.md.")
+            "or use the server of a cluster: deploy/README.md."
+        )
     if not 1 <= learners <= 500:
         raise WorkshopError(f"--learners {learners}: one server on one machine is for 1 to 500.")
     if port is not None and not 1024 <= port <= 65535:
@@ -198,25 +202,40 @@ def status() -> list[Progress]:
     """
     client = _client()
     experiments = _all(client.search_experiments)
-    rolls = {experiment.tags[progress.LEARNER]: experiment for experiment in experiments
-             if experiment.name == f"{experiment.tags.get(progress.LEARNER)}-progress"}
-    return [_progress(client, name, rolls[name], [experiment for experiment in experiments
-                                                  if experiment.name.startswith(f"{name}-")])
-            for name in sorted(rolls)]
+    rolls = {
+        experiment.tags[progress.LEARNER]: experiment
+        for experiment in experiments
+        if experiment.name == f"{experiment.tags.get(progress.LEARNER)}-progress"
+    }
+    return [
+        _progress(
+            client,
+            name,
+            rolls[name],
+            [experiment for experiment in experiments if experiment.name.startswith(f"{name}-")],
+        )
+        for name in sorted(rolls)
+    ]
 
 
 def _progress(client, name: str, roll, experiments: list) -> Progress:
     runs = _all(client.search_runs, [experiment.experiment_id for experiment in experiments])
     count = collections.Counter(run.info.status for run in runs)
-    passed = {tag.removeprefix(progress.PASSED): value for tag, value in roll.tags.items()
-              if tag.startswith(progress.PASSED)}
+    passed = {
+        tag.removeprefix(progress.PASSED): value for tag, value in roll.tags.items() if tag.startswith(progress.PASSED)
+    }
     times = [datetime.datetime.fromisoformat(value) for value in passed.values()]
     milliseconds = [time for run in runs for time in (run.info.start_time, run.info.end_time) if time]
     milliseconds += [time for time in (roll.creation_time, roll.last_update_time) if time]
     times += [datetime.datetime.fromtimestamp(time / 1000, datetime.UTC) for time in milliseconds]
     return Progress(
-        name, count["FINISHED"], count["FAILED"] + count["KILLED"], count["RUNNING"] + count["SCHEDULED"],
-        sorted(passed), max(times, default=None))
+        name,
+        count["FINISHED"],
+        count["FAILED"] + count["KILLED"],
+        count["RUNNING"] + count["SCHEDULED"],
+        sorted(passed),
+        max(times, default=None),
+    )
 
 
 def _all(search, *arguments, **options) -> list:
@@ -249,8 +268,10 @@ def table(class_: list[Progress]) -> str:
     lines = [f"{'learner':<{width}}  finished  failed  running  last activity     passed"]
     for one in class_:
         last = f"{one.last.astimezone():%Y-%m-%d %H:%M}" if one.last else "-"
-        lines.append(f"{one.learner:<{width}}  {one.finished:>8}  {one.failed:>6}  {one.running:>7}  {last:<16}  "
-                     f"{' '.join(one.passed) or '-'}")
+        lines.append(
+            f"{one.learner:<{width}}  {one.finished:>8}  {one.failed:>6}  {one.running:>7}  {last:<16}  "
+            f"{' '.join(one.passed) or '-'}"
+        )
     return "\n".join(lines)
 
 
@@ -272,9 +293,11 @@ def belongings(name: str) -> tuple[list, list[str]]:
     """
     client, prefix = _client(), f"{check_learner(name)}-"
     experiments = [
-        experiment for experiment in _all(client.search_experiments, view_type=3)  # ViewType.ALL
-        if experiment.name.startswith(prefix) and not (
-            experiment.lifecycle_stage == "deleted" and experiment.name.endswith(_ending(experiment)))]
+        experiment
+        for experiment in _all(client.search_experiments, view_type=3)  # ViewType.ALL
+        if experiment.name.startswith(prefix)
+        and not (experiment.lifecycle_stage == "deleted" and experiment.name.endswith(_ending(experiment)))
+    ]
     models = [model.name for model in _all(client.search_registered_models) if model.name.startswith(prefix)]
     return experiments, models
 
@@ -332,8 +355,20 @@ def wheels(folder: Path) -> list[str]:
         If a package cannot be had.
     """
     command = [
-        sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--require-hashes", "--no-deps",
-        "--only-binary=:all:", "--requirement", str(settings.ROOT / "requirements.lock"), "--dest", str(folder)]
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "download",
+        "--quiet",
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--requirement",
+        str(settings.ROOT / "requirements.lock"),
+        "--dest",
+        str(folder),
+    ]
     sources: list[str] = []
     while True:
         done = subprocess.run([*command, *(f"--no-binary={name}" for name in sources)], capture_output=True, text=True)
@@ -343,8 +378,10 @@ def wheels(folder: Path) -> list[str]:
         missing = re.search(r"No matching distribution found for ([\w.-]+)==", done.stderr)
         if not missing or missing[1] in sources:
             said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            raise WorkshopError(f"The packages could not be collected in {folder}: {' '.join(said[-1:])}. "
-                                "Look at the network and the free space, then run this again.")
+            raise WorkshopError(
+                f"The packages could not be collected in {folder}: {' '.join(said[-1:])}. "
+                "Look at the network and the free space, then run this again."
+            )
         sources.append(missing[1])
 
 
@@ -353,8 +390,10 @@ def wheels(folder: Path) -> list[str]:
 
 def _start(asked: argparse.Namespace) -> None:
     servers = start(asked.learners, asked.host, asked.port)
-    print(f"MLflow UI: {servers.tracking_uri}\n\nEach learner on this machine sets, before Jupyter starts, a name of "
-          "letters and digits in place of <name>:\n")
+    print(
+        f"MLflow UI: {servers.tracking_uri}\n\nEach learner on this machine sets, before Jupyter starts, a name of "
+        "letters and digits in place of <name>:\n"
+    )
     print(f"export MLFLOW_TRACKING_URI={servers.tracking_uri} WORKSHOP_LEARNER=<name>\n")
     print("The server stays up. To see who is how far: python -m helpers.workshop status. To stop it: make stop")
 
@@ -365,8 +404,15 @@ def _reset(asked: argparse.Namespace) -> None:
     if not experiments and not models:
         print(f"The server has nothing of {who}.")
         return
-    print("\n".join(["This goes:", *(f"  experiment {one.name}" for one in experiments),
-                     *(f"  registered model {name}" for name in models)]))
+    print(
+        "\n".join(
+            [
+                "This goes:",
+                *(f"  experiment {one.name}" for one in experiments),
+                *(f"  registered model {name}" for name in models),
+            ]
+        )
+    )
     if not asked.yes and not _agrees(f"Reset {who}? [y/N] "):
         print("Nothing was changed.")
         return
@@ -387,8 +433,10 @@ def _wheels(asked: argparse.Namespace) -> None:
     print("Collecting the packages of requirements.lock, about 400 MB ...", flush=True)
     sources = wheels(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{len(list(folder.iterdir()))} files, {size / 1e6:.0f} MB, are in {asked.folder}, for machines of this kind "
-          "with the same Python. For others run this there, into the same folder.")
+    print(
+        f"{len(list(folder.iterdir()))} files, {size / 1e6:.0f} MB, are in {asked.folder}, for machines of this kind "
+        "with the same Python. For others run this there, into the same folder."
+    )
     if sources:
         print(f"No wheel exists of: {', '.join(sources)}. Its source is there and is built when it is installed.")
     print("Without the internet: make run WHEELS=/path/to/folder")

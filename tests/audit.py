@@ -54,8 +54,11 @@ def known_vulnerabilities(said: str, packages: set[str]) -> list[str]:
     missing = {canonicalize_name(name) for name in packages} - asked
     if missing:
         raise Unasked(f"about {len(missing)} of {len(packages)} packages, such as {min(missing)}")
-    return [f"{entry['name']} {entry['version']}: {found['id']}, mended in {', '.join(found['fix_versions']) or 'no version yet'}"
-            for entry in dependencies for found in entry["vulns"]]
+    return [
+        f"{entry['name']} {entry['version']}: {found['id']}, mended in {', '.join(found['fix_versions']) or 'no version yet'}"
+        for entry in dependencies
+        for found in entry["vulns"]
+    ]
 
 
 def main() -> int:
@@ -69,15 +72,35 @@ def main() -> int:
         print(f"{RECORD.name} is not of this lock: look at what changed, and renew it.", file=sys.stderr)
         return 1
     done = subprocess.run(
-        [sys.executable, "-m", "pip_audit", "--requirement", LOCK, "--disable-pip", "--no-deps", "--format", "json",
-         "--desc", "off", "--progress-spinner", "off"], capture_output=True, text=True)
+        [
+            sys.executable,
+            "-m",
+            "pip_audit",
+            "--requirement",
+            LOCK,
+            "--disable-pip",
+            "--no-deps",
+            "--format",
+            "json",
+            "--desc",
+            "off",
+            "--progress-spinner",
+            "off",
+        ],
+        capture_output=True,
+        text=True,
+    )
     try:
         found = known_vulnerabilities(done.stdout, set(read_pins(lock)))
     except Unasked as reason:
-        print(f"The source of vulnerabilities could not be asked ({reason}). What was looked at by hand: docs/{RECORD.name}")
+        print(
+            f"The source of vulnerabilities could not be asked ({reason}). What was looked at by hand: docs/{RECORD.name}"
+        )
         return 1 if os.environ.get("CI") else 0
     record = RECORD.read_text(encoding="utf-8")
-    undecided = [line for line in found if not re.search(rf"\b{re.escape(line.split(': ')[1].split(',')[0])}\b", record)]
+    undecided = [
+        line for line in found if not re.search(rf"\b{re.escape(line.split(': ')[1].split(',')[0])}\b", record)
+    ]
     for line in found:
         print(line + ("" if line in undecided else f" (decided on: docs/{RECORD.name})"))
     print(f"{len(found)} known vulnerabilities, {len(undecided)} of them without a decision.")

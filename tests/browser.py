@@ -10,9 +10,13 @@ from playwright.sync_api import Browser, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu",  # containers lack what the sandbox needs and have no screen
+    "--no-sandbox",
+    "--disable-gpu",  # containers lack what the sandbox needs and have no screen
     # A page of this machine needs nothing from the internet, and neither does the browser.
-    "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
 ]
 

@@ -43,6 +43,7 @@ def no_longer_than():
 @contextlib.contextmanager
 def _no_longer_than(seconds):
     """End what hangs: a generous bound that tells minutes of retries from an answer, and measures nothing."""
+
     def alarm(*_):
         raise TimeoutError(f"still busy after {seconds} s")
 
@@ -67,8 +68,12 @@ class Checkout:
         """Start Python in this checkout; code that starts with "-" is a command line. Its output is bytes."""
         arguments = code.split() if code.startswith("-") else ["-c", textwrap.dedent(code)]
         return subprocess.Popen(
-            [python, *arguments], cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(self.root), "PYTHONIOENCODING": "utf-8"} | variables)
+            [python, *arguments],
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(self.root), "PYTHONIOENCODING": "utf-8"} | variables,
+        )
 
     def run(self, code: str, *, timeout: float = 180, python: str | Path = sys.executable, **variables: str):
         """Run Python in this checkout to its end; return exit code, stdout and stderr."""
@@ -136,7 +141,13 @@ def series_copy(tmp_path):
 
     def command(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=1200,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

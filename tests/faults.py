@@ -26,8 +26,13 @@ from room import TASK, Room, Seen
 
 from helpers import stack
 
-READ_ONLY = ("unshare", "-m", "sh", "-c", 'mount --bind "$ROOM" "$ROOM" && mount -o remount,ro,bind "$ROOM" '
-             '&& cd "$ROOM" && exec "$0" "$@"')
+READ_ONLY = (
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    'mount --bind "$ROOM" "$ROOM" && mount -o remount,ro,bind "$ROOM" && cd "$ROOM" && exec "$0" "$@"',
+)
 
 
 # --- the faults ------------------------------------------------------------------------------------
@@ -49,9 +54,11 @@ FAULTS: list[Fault] = []
 
 def fault(title: str, **more) -> Callable:
     """Add a function to the list; it gets a room and the number of the try, and returns what was seen."""
+
     def add(function: Callable[[Room, int], Seen]) -> Callable[[Room, int], Seen]:
         FAULTS.append(Fault(title, function, **more))
         return function
+
     return add
 
 
@@ -110,8 +117,10 @@ def store_out_of_space(room: Room, number: int) -> Seen:
 
 @fault("network delays and drops")
 def network_drops(room: Room, number: int) -> Seen:
-    with Proxy(room.port("mlflow"), drop=0.1, delay=0.2, seed=2 * number) as mlflow, \
-            Proxy(room.port("s3"), drop=0.1, delay=0.2, seed=2 * number + 1) as s3:
+    with (
+        Proxy(room.port("mlflow"), drop=0.1, delay=0.2, seed=2 * number) as mlflow,
+        Proxy(room.port("s3"), drop=0.1, delay=0.2, seed=2 * number + 1) as s3,
+    ):
         seen = room.work(mlflow=mlflow.url, s3=s3.url)
     assert mlflow.dropped + s3.dropped, "nothing was dropped"
     return seen
@@ -208,7 +217,7 @@ def database_truncated(room: Room, number: int) -> Seen:
 @fault("state file half written", rerun=False)
 def state_half_written(room: Room, number: int) -> Seen:
     file = room.checkout.work / "stack.json"
-    file.write_text(file.read_text()[:100 + 50 * (number % 4)])
+    file.write_text(file.read_text()[: 100 + 50 * (number % 4)])
     return room.work()
 
 
@@ -345,8 +354,12 @@ def main(arguments: list[str] | None = None) -> int:
             for number in range(asked.tries):
                 with room_for(fault) as room:
                     outcomes.append(try_once(fault, room, number))
-            counts = [len(outcomes), sum(outcome.recovered for outcome in outcomes),
-                      sum(len(outcome.lost) for outcome in outcomes), sum(len(outcome.left) for outcome in outcomes)]
+            counts = [
+                len(outcomes),
+                sum(outcome.recovered for outcome in outcomes),
+                sum(len(outcome.lost) for outcome in outcomes),
+                sum(len(outcome.left) for outcome in outcomes),
+            ]
             print(f"{fault.title:<{width}}  {counts[0]:5}  {counts[1]:9}  {counts[2]:4}  {counts[3]:12}")
             for said in dict.fromkeys(f"the learner sees: {outcome.seen}" for outcome in outcomes if outcome.seen):
                 print(textwrap.indent(said, "    "))

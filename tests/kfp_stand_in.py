@@ -43,15 +43,28 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 USER = "user@example.com"
 CODES = {3: 400, 5: 404, 6: 409, 7: 403, 10: 409, 13: 500, 16: 401}  # of gRPC: of HTTP
-KINDS = {"experiments": ("experiment", "Experiment"), "pipelines": ("pipeline", "Pipeline"),
-         "versions": ("pipeline_version", "PipelineVersion"), "runs": ("run", "Run"),
-         "recurringruns": ("recurring_run", "RecurringRun")}
+KINDS = {
+    "experiments": ("experiment", "Experiment"),
+    "pipelines": ("pipeline", "Pipeline"),
+    "versions": ("pipeline_version", "PipelineVersion"),
+    "runs": ("run", "Run"),
+    "recurringruns": ("recurring_run", "RecurringRun"),
+}
 # The first backend that knows a field, from the .proto files of each release.
-SINCE = {("securityContext", ""): (2, 16), ("secretAsEnv", "secretNameParameter"): (2, 5),
-         ("secretAsEnv", "optional"): (2, 15)}
+SINCE = {
+    ("securityContext", ""): (2, 16),
+    ("secretAsEnv", "secretNameParameter"): (2, 5),
+    ("secretAsEnv", "optional"): (2, 15),
+}
 INT64 = {"max_concurrency", "interval_second", "execution_id"}  # a JSON number or a string, says protobuf
-TYPES = {"STRING": str, "NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "BOOLEAN": bool,
-         "LIST": list, "STRUCT": dict}
+TYPES = {
+    "STRING": str,
+    "NUMBER_INTEGER": (int, float),
+    "NUMBER_DOUBLE": (int, float),
+    "BOOLEAN": bool,
+    "LIST": list,
+    "STRUCT": dict,
+}
 
 
 class Refusal(Exception):
@@ -79,11 +92,17 @@ def now() -> str:
 def check(value, kind: str, name: str = "") -> None:
     """Refuse what a model of `kfp_server_api` does not have, in the words of Go's protobuf."""
     if kind.startswith("list["):
-        fits = isinstance(value, list) and [check(item, kind[5:-1], name) for item in value] is not None
+        fits = isinstance(value, list)
+        for item in value if fits else []:
+            check(item, kind[5:-1], name)
     elif kind.startswith("dict("):
-        fits = isinstance(value, dict) and [check(item, kind[10:-1], name) for item in value.values()] is not None
+        fits = isinstance(value, dict)
+        for item in value.values() if fits else []:
+            check(item, kind[10:-1], name)
     elif kind == "datetime":
-        fits = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", value)
+        fits = isinstance(value, str) and re.fullmatch(
+            r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", value
+        )
     elif kind == "str":
         fits = isinstance(value, str) or name in INT64 and type(value) is int
     elif kind in ("bool", "int", "float", "object"):
@@ -117,10 +136,15 @@ class Workflow:
         self.name = f"{spec['pipelineInfo']['name']}-{secrets.token_hex(3)[:5]}"
         self.folder = stand_in.folder / run["run_id"]
         self.job = {"arguments": arguments, "slow": stand_in.slow, "refused": stand_in.refused(spec, platform)}
-        self.text = yaml.safe_dump_all([spec] + [platform] * bool(platform)).replace("{{$.pipeline_job_uuid}}",
-                                                                                     run["run_id"])
-        self.secrets = {entry["envVar"] for executor in executors(platform).values()
-                        for secret in executor.get("secretAsEnv", []) for entry in secret["keyToEnv"]}
+        self.text = yaml.safe_dump_all([spec] + [platform] * bool(platform)).replace(
+            "{{$.pipeline_job_uuid}}", run["run_id"]
+        )
+        self.secrets = {
+            entry["envVar"]
+            for executor in executors(platform).values()
+            for secret in executor.get("secretAsEnv", [])
+            for entry in secret["keyToEnv"]
+        }
         self.start()
 
     def start(self) -> None:
@@ -131,13 +155,22 @@ class Workflow:
         (self.folder / "pipeline.yaml").write_text(self.text)
         (self.folder / "job.json").write_text(json.dumps(self.job))
         self.set_state("PENDING")
-        environment = {name: value for name, value in os.environ.items()
-                       if not name.startswith(("AWS_", "MLFLOW_")) or name in self.secrets}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "MLFLOW_")) or name in self.secrets
+        }
         # A session of its own: the tasks are to end with it.
         with open(self.folder / "stderr", "w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, "--execute", str(self.folder)], env=environment | {"TMPDIR": str(self.folder)},
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+                [sys.executable, __file__, "--execute", str(self.folder)],
+                env=environment | {"TMPDIR": str(self.folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
         threading.Thread(target=self.follow, args=[self.process], daemon=True).start()
 
     def set_state(self, state: str) -> None:
@@ -172,35 +205,69 @@ class Workflow:
         yield self.name, "", state, self.begun, self.ended, self.name
         if state != "PENDING":
             broken = state == "FAILED" and not self.tasks
-            yield f"{self.name}.root-driver", "system-dag-driver", "FAILED" if broken else "SUCCEEDED", \
-                self.begun, self.begun, "root-driver"
+            yield (
+                f"{self.name}.root-driver",
+                "system-dag-driver",
+                "FAILED" if broken else "SUCCEEDED",
+                self.begun,
+                self.begun,
+                "root-driver",
+            )
             yield f"{self.name}.root", "", state, self.begun, self.ended, "root"
         for name, task in self.tasks.items():
             path, refused = f"{self.name}.root.{name}", task["state"] == "REFUSED"
-            yield f"{path}-driver", "system-container-driver", "FAILED" if refused else "SUCCEEDED", \
-                task["begun"], task["begun"], f"{name}-driver"
+            yield (
+                f"{path}-driver",
+                "system-container-driver",
+                "FAILED" if refused else "SUCCEEDED",
+                task["begun"],
+                task["begun"],
+                f"{name}-driver",
+            )
             if not refused:
                 yield path, "", task["state"], task["begun"], task["ended"], name
-                yield f"{path}.executor", "system-container-impl", task["state"], task["begun"], task["ended"], "executor"
+                yield (
+                    f"{path}.executor",
+                    "system-container-impl",
+                    task["state"],
+                    task["begun"],
+                    task["ended"],
+                    "executor",
+                )
 
     def task_details(self) -> list[dict]:
         paths = [path for path, *_ in self.nodes()]
-        return [{
-            "run_id": self.run["run_id"], "task_id": str(uuid.uuid5(uuid.NAMESPACE_URL, path)), "display_name": name,
-            "create_time": self.run["created_at"], "start_time": begun, "end_time": ended or "0001-01-01T00:00:00Z",
-            "state": state, "child_tasks": [{"pod_name": f"{self.name}-{zlib.crc32(child.encode())}"} for child in paths
-                                            if child.rpartition(".")[0] == path],
-        } for path, _, state, begun, ended, name in self.nodes()]
+        return [
+            {
+                "run_id": self.run["run_id"],
+                "task_id": str(uuid.uuid5(uuid.NAMESPACE_URL, path)),
+                "display_name": name,
+                "create_time": self.run["created_at"],
+                "start_time": begun,
+                "end_time": ended or "0001-01-01T00:00:00Z",
+                "state": state,
+                "child_tasks": [
+                    {"pod_name": f"{self.name}-{zlib.crc32(child.encode())}"}
+                    for child in paths
+                    if child.rpartition(".")[0] == path
+                ],
+            }
+            for path, _, state, begun, ended, name in self.nodes()
+        ]
 
     def pods(self, namespace: str) -> Iterator[dict]:
         for path, template, state, *_ in self.nodes():
             if template:
-                yield {"metadata": {"name": f"{self.name}-{template}-{zlib.crc32(path.encode())}", "namespace": namespace,
-                                    "labels": {"pipeline/runid": self.run["run_id"],
-                                               "workflows.argoproj.io/workflow": self.name},
-                                    "annotations": {"workflows.argoproj.io/node-name": path}},
-                       "spec": {"containers": [{"name": "main"}, {"name": "wait"}]},
-                       "status": {"phase": state.capitalize()}}
+                yield {
+                    "metadata": {
+                        "name": f"{self.name}-{template}-{zlib.crc32(path.encode())}",
+                        "namespace": namespace,
+                        "labels": {"pipeline/runid": self.run["run_id"], "workflows.argoproj.io/workflow": self.name},
+                        "annotations": {"workflows.argoproj.io/node-name": path},
+                    },
+                    "spec": {"containers": [{"name": "main"}, {"name": "wait"}]},
+                    "status": {"phase": state.capitalize()},
+                }
 
     def log(self, path: str) -> str:
         """Return the part of the run's log that is of this node's pod."""
@@ -210,10 +277,17 @@ class Workflow:
             return "KFP driver\n" if self.tasks else (self.folder / "stderr").read_text()
         task = path.removeprefix(f"{self.name}.root.").removesuffix(".executor").removesuffix("-driver")
         if path.endswith("-driver"):
-            return f"F main.go:79] KFP driver: {self.job['refused'].get(task)}\n" \
-                if self.tasks[task]["state"] == "REFUSED" else "KFP driver\n"
-        parts = re.findall(rf"Executing task '{re.escape(task)}'.*?Streamed logs:\n(.*?)"
-                           rf"(?:[^\n]*Task '{re.escape(task)}' finished|\Z)", text, re.S)
+            return (
+                f"F main.go:79] KFP driver: {self.job['refused'].get(task)}\n"
+                if self.tasks[task]["state"] == "REFUSED"
+                else "KFP driver\n"
+            )
+        parts = re.findall(
+            rf"Executing task '{re.escape(task)}'.*?Streamed logs:\n(.*?)"
+            rf"(?:[^\n]*Task '{re.escape(task)}' finished|\Z)",
+            text,
+            re.S,
+        )
         end = "F main.go:49] failed to execute component: exit status 1\nError: exit status 1\n"
         return "".join(map(textwrap.dedent, parts)) + end * (self.tasks[task]["state"] == "FAILED")
 
@@ -225,9 +299,17 @@ def executors(platform: dict) -> dict[str, dict]:
 class StandIn:
     """The API's state and its answers; the options are those of `serve`."""
 
-    def __init__(self, *, version: str = "2.17.0", token: str | None = None, unknown_issuer: bool = False,
-                 namespaces: list[str] | None = None, overrides: dict[str, str] | None = None, slow: float = 0,
-                 trigger: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        version: str = "2.17.0",
+        token: str | None = None,
+        unknown_issuer: bool = False,
+        namespaces: list[str] | None = None,
+        overrides: dict[str, str] | None = None,
+        slow: float = 0,
+        trigger: bool = False,
+    ) -> None:
         self.version, self.since = version, tuple(map(int, version.split(".")[:2]))
         self.token, self.unknown_issuer, self.namespaces = token, unknown_issuer, namespaces
         self.overrides, self.slow, self.trigger = overrides or {}, slow, trigger
@@ -247,8 +329,18 @@ class StandIn:
         if self.token is None or given == f"Bearer {self.token}":
             return
         if kubernetes:
-            raise Refusal(401, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                                "message": "Unauthorized", "reason": "Unauthorized", "code": 401})
+            raise Refusal(
+                401,
+                {
+                    "kind": "Status",
+                    "apiVersion": "v1",
+                    "metadata": {},
+                    "status": "Failure",
+                    "message": "Unauthorized",
+                    "reason": "Unauthorized",
+                    "code": 401,
+                },
+            )
         if given and self.unknown_issuer:
             raise Refusal(401, "Jwt issuer is not configured")
         raise refusal(16, "Unauthenticated: ", "Request header error: there is no user identity header.")
@@ -261,9 +353,14 @@ class StandIn:
             article = "An" if what[0] in "aeiou" else "A"
             raise invalid(f"{article} {what} cannot have an empty namespace in multi-user mode", where)
         if namespace not in self.namespaces:
-            resource = f"Namespace:{namespace},Verb:{verb},Group:pipelines.kubeflow.org,Resource:{what.replace(' ', '')}s"
-            raise refusal(7, f"{where}PermissionDenied: ", f"User '{USER}' is not authorized with reason:  "
-                          f"(request: &ResourceAttributes{{{resource}}})")
+            resource = (
+                f"Namespace:{namespace},Verb:{verb},Group:pipelines.kubeflow.org,Resource:{what.replace(' ', '')}s"
+            )
+            raise refusal(
+                7,
+                f"{where}PermissionDenied: ",
+                f"User '{USER}' is not authorized with reason:  (request: &ResourceAttributes{{{resource}}})",
+            )
         return namespace
 
     # --- pipeline specifications -------------------------------------------------------------------
@@ -278,48 +375,72 @@ class StandIn:
         if field := unknown_field(spec, pipeline_spec_pb2.PipelineSpec()):
             raise invalid(f'invalid v2 pipeline spec: proto: (line 1:2): unknown field "{field}"')
         if spec.get("schemaVersion") != "2.1.0":
-            raise invalid("KFP only supports schema version 2.1.0, but the pipeline spec has version "
-                          f"{spec.get('schemaVersion', '')}")
+            raise invalid(
+                "KFP only supports schema version 2.1.0, but the pipeline spec has version "
+                f"{spec.get('schemaVersion', '')}"
+            )
         return spec, platform
 
     def refused(self, spec: dict, platform: dict) -> dict[str, str]:
         """Return for each task whose Kubernetes settings hold a field unknown to this backend what is said then."""
         found = {}
         for label, executor in executors(platform).items():
-            fields = [(field, "KubernetesExecutorConfig") for field in
-                      [unknown_field(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())] if field]
+            fields = [
+                (field, "KubernetesExecutorConfig")
+                for field in [unknown_field(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())]
+                if field
+            ]
             for (outer, inner), since in SINCE.items():
                 nested = executor.get(outer, []) if inner else [executor]
                 if since > self.since and any((inner or outer) in item for item in nested):
                     fields.append((inner or outer, "SecretAsEnv" if inner else "KubernetesExecutorConfig"))
             for component, value in spec.get("components", {}).items() if fields else ():
                 if value.get("executorLabel") == label:
-                    found |= {task: fields[0] for task, value in spec["root"]["dag"]["tasks"].items()
-                              if value["componentRef"]["name"] == component}
+                    found |= {
+                        task: fields[0]
+                        for task, value in spec["root"]["dag"]["tasks"].items()
+                        if value["componentRef"]["name"] == component
+                    }
         if found and self.since >= (2, 14):  # looks at them when a run is created; before, the task's driver did
             field = next(iter(found.values()))[0]
-            raise refusal(13, "", "Internal error: Failed to create a new run: Failed to generate the ExecutionSpec: Failed "
-                          f'to compile job: failed to unmarshal kubernetes config: proto: (line 1:2): unknown field "{field}"')
-        return {task: f'failed to unmarshal Kubernetes config, error: unknown field "{field}" in kfp_kubernetes.{message}'
-                for task, (field, message) in found.items()}
+            raise refusal(
+                13,
+                "",
+                "Internal error: Failed to create a new run: Failed to generate the ExecutionSpec: Failed "
+                f'to compile job: failed to unmarshal kubernetes config: proto: (line 1:2): unknown field "{field}"',
+            )
+        return {
+            task: f'failed to unmarshal Kubernetes config, error: unknown field "{field}" in kfp_kubernetes.{message}'
+            for task, (field, message) in found.items()
+        }
 
     def arguments(self, spec: dict, given: dict) -> dict:
-        where, known = "Failed to create a new run: Failed to generate the ExecutionSpec: invalid pipeline job inputs: ", \
-            spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        where, known = (
+            "Failed to create a new run: Failed to generate the ExecutionSpec: invalid pipeline job inputs: ",
+            spec["root"].get("inputDefinitions", {}).get("parameters", {}),
+        )
         if extra := sorted(set(given) - set(known)):
             raise invalid(f"parameter(s) provided are not required by pipeline: {', '.join(extra)}", where)
         for name, parameter in known.items():
             kind = parameter["parameterType"]
             if name not in given and not parameter.get("isOptional") and "defaultValue" not in parameter:
-                raise invalid(f"parameter {name} is not optional, yet has neither default value nor user provided value",
-                              where)
-            if name in given and not (isinstance(given[name], TYPES[kind])
-                                      and (kind == "BOOLEAN" or not isinstance(given[name], bool))):
-                raise invalid(f"input parameter {name} requires type {kind.lower()}, but the parameter value is not of "
-                              f"{kind.lower()} value type", where)
+                raise invalid(
+                    f"parameter {name} is not optional, yet has neither default value nor user provided value", where
+                )
+            if name in given and not (
+                isinstance(given[name], TYPES[kind]) and (kind == "BOOLEAN" or not isinstance(given[name], bool))
+            ):
+                raise invalid(
+                    f"input parameter {name} requires type {kind.lower()}, but the parameter value is not of "
+                    f"{kind.lower()} value type",
+                    where,
+                )
         values = {name: given.get(name, parameter.get("defaultValue")) for name, parameter in known.items()}
-        services = {name: self.overrides[name] for name, value in values.items() if name in self.overrides
-                    and re.search(r"\.svc(\.cluster\.local)?$", urlsplit(str(value)).hostname or "")}
+        services = {
+            name: self.overrides[name]
+            for name, value in values.items()
+            if name in self.overrides and re.search(r"\.svc(\.cluster\.local)?$", urlsplit(str(value)).hostname or "")
+        }
         return given | services
 
     # --- the calls ---------------------------------------------------------------------------------
@@ -335,16 +456,26 @@ class StandIn:
                 case ["GET", "api", "v1", "namespaces", namespace, "pods", pod, "log"]:
                     return self.log(namespace, pod, query)
                 case ["GET", "apis", "v2beta1", "healthz"]:
-                    return {"commit_sha": "unknown", "tag_name": self.version, "multi_user": self.namespaces is not None,
-                            "pipeline_store": "database"}
+                    return {
+                        "commit_sha": "unknown",
+                        "tag_name": self.version,
+                        "multi_user": self.namespaces is not None,
+                        "pipeline_store": "database",
+                    }
                 case ["POST", "apis", "v2beta1", "pipelines", ("upload" | "upload_version") as what]:
                     return self.upload(query, headers, content, version=what == "upload_version")
                 case ["GET", "apis", "v2beta1", "pipelines", "names", name]:
-                    found = [item for item in self.kept["pipelines"].values()
-                             if item["name"] == name and item.get("namespace", "") == query.get("namespace", "")]
+                    found = [
+                        item
+                        for item in self.kept["pipelines"].values()
+                        if item["name"] == name and item.get("namespace", "") == query.get("namespace", "")
+                    ]
                     if not found:
-                        raise refusal(5, "Failed to get a pipeline by name: ResourceNotFoundError: ",
-                                      f"Pipeline {name} not found.")
+                        raise refusal(
+                            5,
+                            "Failed to get a pipeline by name: ResourceNotFoundError: ",
+                            f"Pipeline {name} not found.",
+                        )
                     return found[0]
                 case ["GET", "apis", "v2beta1", "pipelines", pipeline_id, "versions"]:
                     return self.list("versions", query, pipeline_id=self.get("pipelines", pipeline_id)["pipeline_id"])
@@ -376,7 +507,9 @@ class StandIn:
         what = KINDS[kind][0].replace("_", " ")
         item = self.kept[kind].get(name)
         if item is None:
-            raise refusal(5, f"Failed to {verb} a {what}: ResourceNotFoundError: ", f"{what.capitalize()} {name} not found.")
+            raise refusal(
+                5, f"Failed to {verb} a {what}: ResourceNotFoundError: ", f"{what.capitalize()} {name} not found."
+            )
         namespace = self.namespace(kind, item)
         if namespace or kind not in ("pipelines", "versions"):  # a pipeline without a namespace is shared
             self.allow(namespace, verb, what, f"Failed to {verb} a {what}: Failed to authorize the request: ")
@@ -391,22 +524,32 @@ class StandIn:
         elif kind == "pipelines" and not query.get("namespace"):
             equal["namespace"] = ""
         elif kind != "versions":
-            equal["namespace"] = self.allow(query.get("namespace"), "list", what,
-                                            f"List {what}s failed: Failed to authorize with API: ")
+            equal["namespace"] = self.allow(
+                query.get("namespace"), "list", what, f"List {what}s failed: Failed to authorize with API: "
+            )
         for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
             key, operation = predicate.get("key"), predicate.get("operation")
             if key not in ("display_name", "name", "storage_state", "state") or operation not in (1, "EQUALS"):
                 raise invalid(f'no support for filtering on unrecognized field "{key}"', f"List {what}s failed: ")
             equal[key] = predicate.get("stringValue", predicate.get("string_value"))
-        items = [item for item in self.kept[kind].values() if all(
-            (self.namespace(kind, item) if key == "namespace" else item.get(key)) == value for key, value in equal.items())]
+        items = [
+            item
+            for item in self.kept[kind].values()
+            if all(
+                (self.namespace(kind, item) if key == "namespace" else item.get(key)) == value
+                for key, value in equal.items()
+            )
+        ]
         field, _, order = query.get("sort_by", "").partition(" ")
         items.sort(key=lambda item: item.get(field or "created_at", ""), reverse=order == "desc")
         first, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
         plural = {"versions": "pipeline_versions", "recurringruns": "recurringRuns"}.get(kind, kind)
-        found = [self.get(kind, item[f"{KINDS[kind][0]}_id"]) for item in items[first:first + size]]
-        answer = {plural: found, "total_size": len(items),
-                  "next_page_token": str(first + size) if first + size < len(items) else ""}
+        found = [self.get(kind, item[f"{KINDS[kind][0]}_id"]) for item in items[first : first + size]]
+        answer = {
+            plural: found,
+            "total_size": len(items),
+            "next_page_token": str(first + size) if first + size < len(items) else "",
+        }
         return {key: value for key, value in answer.items() if value}  # protobuf sends nothing that is empty
 
     def keep(self, kind: str, item: dict) -> dict:
@@ -417,16 +560,33 @@ class StandIn:
 
     def create_experiment(self, body: dict) -> dict:
         where = "Failed to create a experiment: "
-        namespace = self.allow(body.get("namespace"), "create", "experiment",
-                               f"{where}Failed to authorize the request: Failed to authorize with API: ")
+        namespace = self.allow(
+            body.get("namespace"),
+            "create",
+            "experiment",
+            f"{where}Failed to authorize the request: Failed to authorize with API: ",
+        )
         if not body.get("display_name"):
             raise invalid("Experiment name cannot be empty", where)
-        if any((item["display_name"], item.get("namespace", "")) == (body["display_name"], namespace)
-               for item in self.kept["experiments"].values()):
-            raise refusal(6, f"{where}Already exist error: ", "Failed to create a new experiment. The name "
-                          f"{body['display_name']} already exists. Please specify a new name")
-        return self.keep("experiments", {"display_name": body["display_name"], "description": body.get("description", ""),
-                                         "namespace": namespace, "storage_state": "AVAILABLE"})
+        if any(
+            (item["display_name"], item.get("namespace", "")) == (body["display_name"], namespace)
+            for item in self.kept["experiments"].values()
+        ):
+            raise refusal(
+                6,
+                f"{where}Already exist error: ",
+                "Failed to create a new experiment. The name "
+                f"{body['display_name']} already exists. Please specify a new name",
+            )
+        return self.keep(
+            "experiments",
+            {
+                "display_name": body["display_name"],
+                "description": body.get("description", ""),
+                "namespace": namespace,
+                "storage_state": "AVAILABLE",
+            },
+        )
 
     def upload(self, query: dict, headers, content: bytes, version: bool) -> dict:
         what = "Failed to create a pipeline version" if version else "Failed to create a pipeline"
@@ -436,7 +596,10 @@ class StandIn:
             documents = list(yaml.safe_load_all(files[0].get_payload(decode=True)))
         except (IndexError, yaml.YAMLError):
             raise Refusal(400, {"error_message": what, "error_details": what}) from None
-        name, namespace = query.get("name") or query.get("display_name") or files[0].get_filename(), query.get("namespace", "")
+        name, namespace = (
+            query.get("name") or query.get("display_name") or files[0].get_filename(),
+            query.get("namespace", ""),
+        )
         try:
             pipeline = self.get("pipelines", query.get("pipelineid", ""), "create") if version else None
             if namespace and not version:
@@ -449,11 +612,19 @@ class StandIn:
         except Refusal as error:  # since 2.17 it says why
             status, text = (400, error.body["details"][0]["message"]) if self.since >= (2, 17) else (500, what)
             raise Refusal(status, {"error_message": text, "error_details": text}) from None
-        rivals = [item for item in self.kept["versions" if version else "pipelines"].values() if item["name"] == name and (
-            item["pipeline_id"] == pipeline["pipeline_id"] if version else item.get("namespace", "") == namespace)]
+        rivals = [
+            item
+            for item in self.kept["versions" if version else "pipelines"].values()
+            if item["name"] == name
+            and (item["pipeline_id"] == pipeline["pipeline_id"] if version else item.get("namespace", "") == namespace)
+        ]
         if rivals:
             raise Refusal(409, {"error_message": what, "error_details": what})
-        common = {"name": name, "display_name": query.get("display_name", name), "description": query.get("description", "")}
+        common = {
+            "name": name,
+            "display_name": query.get("display_name", name),
+            "description": query.get("description", ""),
+        }
         if not version:
             pipeline = self.keep("pipelines", common | {"namespace": namespace})
         stored = {"pipeline_spec": spec, "platform_spec": platform} if platform else spec
@@ -463,13 +634,22 @@ class StandIn:
     def source(self, body: dict, where: str) -> tuple[dict, dict, dict]:
         """Return what a body refers to: pipeline and platform specification, and the part of the answer that names it."""
         if reference := body.get("pipeline_version_reference"):
-            found = [item for key, item in self.kept["versions"].items() if item["pipeline_id"] == reference.get("pipeline_id")
-                     and reference.get("pipeline_version_id", key) == key]
+            found = [
+                item
+                for key, item in self.kept["versions"].items()
+                if item["pipeline_id"] == reference.get("pipeline_id")
+                and reference.get("pipeline_version_id", key) == key
+            ]
             if not found:
-                raise refusal(13, f"{where}InternalServerError: Failed to create a run due to error fetching manifest: ",
-                              f"PipelineVersion {reference.get('pipeline_version_id')} not found.")
+                raise refusal(
+                    13,
+                    f"{where}InternalServerError: Failed to create a run due to error fetching manifest: ",
+                    f"PipelineVersion {reference.get('pipeline_version_id')} not found.",
+                )
             stored = found[-1]["pipeline_spec"]
-            named = {"pipeline_version_reference": {key: found[-1][key] for key in ("pipeline_id", "pipeline_version_id")}}
+            named = {
+                "pipeline_version_reference": {key: found[-1][key] for key in ("pipeline_id", "pipeline_version_id")}
+            }
         elif stored := body.get("pipeline_spec"):
             named = {"pipeline_spec": stored}
         else:
@@ -485,8 +665,10 @@ class StandIn:
         spec, platform, named = self.source(body, where)
         arguments = self.arguments(spec, body.get("runtime_config", {}).get("parameters", {}))
         self.refused(spec, platform)
-        run = self.keep("runs", kept | named | {
-            "storage_state": "AVAILABLE", "scheduled_at": now(), "finished_at": "1970-01-01T00:00:00Z"})
+        run = self.keep(
+            "runs",
+            kept | named | {"storage_state": "AVAILABLE", "scheduled_at": now(), "finished_at": "1970-01-01T00:00:00Z"},
+        )
         self.workflows[run["run_id"]] = Workflow(self, run, spec, platform, arguments)
         return run
 
@@ -498,14 +680,28 @@ class StandIn:
         self.refused(spec, platform)
         cron = body.get("trigger", {}).get("cron_schedule", {}).get("cron")
         if cron and not cron.startswith("@") and len(cron.split()) not in (5, 6):
-            raise invalid("Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). Error: "
-                          f"Expected 5 to 6 fields, found {len(cron.split())}: {cron}", where)
-        job = self.keep("recurringruns", kept | named | {
-            "status": f"{body.get('mode', 'DISABLE')}D", "updated_at": now(), "trigger": body.get("trigger", {}),
-            "max_concurrency": str(body.get("max_concurrency", 1)), "no_catchup": body.get("no_catchup", False)})
+            raise invalid(
+                "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). Error: "
+                f"Expected 5 to 6 fields, found {len(cron.split())}: {cron}",
+                where,
+            )
+        job = self.keep(
+            "recurringruns",
+            kept
+            | named
+            | {
+                "status": f"{body.get('mode', 'DISABLE')}D",
+                "updated_at": now(),
+                "trigger": body.get("trigger", {}),
+                "max_concurrency": str(body.get("max_concurrency", 1)),
+                "no_catchup": body.get("no_catchup", False),
+            },
+        )
         if self.trigger and job["status"] == "ENABLED":
-            self.create_run({key: job[key] for key in ("experiment_id", "display_name", "runtime_config", *named)
-                             if key in job} | {"recurring_run_id": job["recurring_run_id"]})
+            self.create_run(
+                {key: job[key] for key in ("experiment_id", "display_name", "runtime_config", *named) if key in job}
+                | {"recurring_run_id": job["recurring_run_id"]}
+            )
         return job
 
     def prepare(self, kind: str, body: dict, where: str) -> dict:
@@ -516,19 +712,28 @@ class StandIn:
         if experiment is None:
             default = [item for item in self.kept["experiments"].values() if item["display_name"] == "Default"]
             experiment = default[0] if default else self.create_experiment({"display_name": "Default"})
-        namespace = self.allow(experiment.get("namespace"), "create", KINDS[kind][0].replace("_", " "),
-                               f"{where}Failed to create a run due to authorization error: ")
+        namespace = self.allow(
+            experiment.get("namespace"),
+            "create",
+            KINDS[kind][0].replace("_", " "),
+            f"{where}Failed to create a run due to authorization error: ",
+        )
         kept = ("display_name", "description", "runtime_config", "service_account", "mode", "recurring_run_id")
-        return {key: body[key] for key in kept if key in body} | {"experiment_id": experiment["experiment_id"]} | (
-            {"namespace": namespace} if kind == "recurringruns" else {})
+        return (
+            {key: body[key] for key in kept if key in body}
+            | {"experiment_id": experiment["experiment_id"]}
+            | ({"namespace": namespace} if kind == "recurringruns" else {})
+        )
 
     def delete(self, kind: str, item: dict, query: dict) -> dict:
         name = item[f"{KINDS[kind][0]}_id"]
         versions = [key for key, version in self.kept["versions"].items() if version["pipeline_id"] == name]
         if versions and query.get("cascade") != "true":
-            raise invalid(f"Failed to delete pipeline with id {name} as it has existing pipeline versions (e.g. "
-                          f"{versions[-1]}). Set cascade=true to delete all versions",
-                          f"Failed to delete pipeline {name}. Check error stack: ")
+            raise invalid(
+                f"Failed to delete pipeline with id {name} as it has existing pipeline versions (e.g. "
+                f"{versions[-1]}). Set cascade=true to delete all versions",
+                f"Failed to delete pipeline {name}. Check error stack: ",
+            )
         for key in versions:
             del self.kept["versions"][key]
         if kind == "runs":
@@ -539,7 +744,7 @@ class StandIn:
     def act(self, kind: str, item: dict, verb: str) -> dict:
         name = item[f"{KINDS[kind][0]}_id"]
         match kind, verb:
-            case ("experiments" | "runs"), ("archive" | "unarchive"):
+            case (("experiments" | "runs"), ("archive" | "unarchive")):
                 self.kept[kind][name]["storage_state"] = "ARCHIVED" if verb == "archive" else "AVAILABLE"
                 for run in self.kept["runs"].values():
                     if verb == "archive" and run["experiment_id"] == name:
@@ -556,7 +761,9 @@ class StandIn:
                 self.workflows[name].stop()
             case "runs", "retry":
                 if item["state"] != "FAILED":
-                    raise refusal(10, "Failed to retry a run: BadRequestError: ", "Workflow must be Failed/Error to retry")
+                    raise refusal(
+                        10, "Failed to retry a run: BadRequestError: ", "Workflow must be Failed/Error to retry"
+                    )
                 self.kept["runs"][name]["finished_at"] = "1970-01-01T00:00:00Z"
                 self.workflows[name].start()
             case _:
@@ -567,13 +774,27 @@ class StandIn:
 
     def pods(self, namespace: str, query: dict) -> dict:
         if self.namespaces is not None and namespace not in self.namespaces:
-            raise self.status(403, "Forbidden", f'pods is forbidden: User "{USER}" cannot list resource "pods" in API group '
-                              f'"" in the namespace "{namespace}"')
+            raise self.status(
+                403,
+                "Forbidden",
+                f'pods is forbidden: User "{USER}" cannot list resource "pods" in API group '
+                f'"" in the namespace "{namespace}"',
+            )
         wanted = [pair.split("=", 1) for pair in query.get("labelSelector", "").replace("==", "=").split(",") if pair]
-        items = [pod for key, flow in self.workflows.items() for pod in flow.pods(
-            self.namespace("runs", self.kept["runs"][key]) or "kubeflow") if pod["metadata"]["namespace"] == namespace]
-        return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [
-            pod for pod in items if all(pod["metadata"]["labels"].get(key) == value for key, value in wanted)]}
+        items = [
+            pod
+            for key, flow in self.workflows.items()
+            for pod in flow.pods(self.namespace("runs", self.kept["runs"][key]) or "kubeflow")
+            if pod["metadata"]["namespace"] == namespace
+        ]
+        return {
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "metadata": {},
+            "items": [
+                pod for pod in items if all(pod["metadata"]["labels"].get(key) == value for key, value in wanted)
+            ],
+        }
 
     def log(self, namespace: str, pod: str, query: dict) -> str:
         for item in self.pods(namespace, {})["items"]:
@@ -581,14 +802,26 @@ class StandIn:
                 if query.get("container", "main") != "main":
                     return ""
                 workflow = self.workflows[item["metadata"]["labels"]["pipeline/runid"]]
-                lines = workflow.log(item["metadata"]["annotations"]["workflows.argoproj.io/node-name"]).splitlines(True)
-                return "".join(lines[-int(query["tailLines"]):] if query.get("tailLines") else lines)
+                lines = workflow.log(item["metadata"]["annotations"]["workflows.argoproj.io/node-name"]).splitlines(
+                    True
+                )
+                return "".join(lines[-int(query["tailLines"]) :] if query.get("tailLines") else lines)
         raise self.status(404, "NotFound", f'pods "{pod}" not found')
 
     @staticmethod
     def status(code: int, reason: str, message: str) -> Refusal:
-        return Refusal(code, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                              "message": message, "reason": reason, "code": code})
+        return Refusal(
+            code,
+            {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "metadata": {},
+                "status": "Failure",
+                "message": message,
+                "reason": reason,
+                "code": code,
+            },
+        )
 
 
 @contextlib.contextmanager

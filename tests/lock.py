@@ -40,10 +40,33 @@ def with_plain(text: str) -> str:
 
 def main() -> int:
     """Renew the lock."""
-    subprocess.run([
-        sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--group", "test", "--group", "setup", "--universal",
-        "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--no-strip-extras", "--quiet",
-        *sys.argv[1:], "--output-file", LOCK.name], cwd=settings.ROOT, check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            "pyproject.toml",
+            "--group",
+            "test",
+            "--group",
+            "setup",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+            "--no-strip-extras",
+            "--quiet",
+            *sys.argv[1:],
+            "--output-file",
+            LOCK.name,
+        ],
+        cwd=settings.ROOT,
+        check=True,
+    )
     LOCK.write_text(with_plain(LOCK.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 

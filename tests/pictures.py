@@ -27,7 +27,9 @@ def run_pipeline(servers: stack.Stack, kernel: str) -> str:
     pipeline = mlflow_pipeline.make_pipeline(mlflow_pipeline.from_image)
     with local_pipeline.task_states("pipeline.log"):
         return pipeline(
-            kernel=kernel, mlflow_tracking_uri=servers.tracking_uri, mlflow_s3_endpoint_url=servers.s3_endpoint_url or ""
+            kernel=kernel,
+            mlflow_tracking_uri=servers.tracking_uri,
+            mlflow_s3_endpoint_url=servers.s3_endpoint_url or "",
         ).output
 
 
@@ -108,7 +110,9 @@ def main() -> None:
                 "mlflow_run.png": (f"experiments/1/runs/{run_ids[0]}", show_run),
                 "mlflow_artifacts.png": (f"experiments/1/runs/{run_ids[0]}/artifacts", show_mlmodel),
                 "mlflow_comparison.png": (
-                    f"compare-runs?runs={json.dumps(run_ids)}&experiments={json.dumps(['1'])}", show_comparison),
+                    f"compare-runs?runs={json.dumps(run_ids)}&experiments={json.dumps(['1'])}",
+                    show_comparison,
+                ),
             }
             with chromium() as browser:
                 for name, (path, show) in views.items():

@@ -34,8 +34,17 @@ class Proxy:
         Of the dice.
     """
 
-    def __init__(self, port: int, *, marker: bytes | tuple[bytes, ...] = b"", number: int = 0,
-                 action: Callable[[], None] | None = None, drop: float = 0, delay: float = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        marker: bytes | tuple[bytes, ...] = b"",
+        number: int = 0,
+        action: Callable[[], None] | None = None,
+        drop: float = 0,
+        delay: float = 0,
+        seed: int = 0,
+    ) -> None:
         self._port, self._marker, self._number, self._action = port, marker, number, action
         self._drop, self._delay, self._dice = drop, delay, random.Random(seed)
         self._lock, self.count, self.dropped = threading.Lock(), 0, 0

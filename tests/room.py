@@ -15,9 +15,10 @@ from pathlib import Path
 
 import boto3
 import psutil
-from conftest import Checkout
 from jupyter_client import KernelManager
 from mlflow import MlflowClient
+
+from conftest import Checkout
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "mlflow"
@@ -120,8 +121,14 @@ class Room:
         """Start the same work in a process of its own."""
         code = self._values(KERNEL=kernel, MLFLOW="", S3="") + check + SET_UP + WORK
         return subprocess.Popen(
-            [*self._prefix, *prefix, sys.executable, "-c", code], cwd=self.checkout.root, env=self._environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [*self._prefix, *prefix, sys.executable, "-c", code],
+            cwd=self.checkout.root,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def finish(self, process: subprocess.Popen) -> Seen:
         """Wait for what `begin` started."""
@@ -140,16 +147,25 @@ class Room:
     def stop(self) -> None:
         """Stop the servers, as ``make stop`` does."""
         done = subprocess.run(
-            [*self._prefix, sys.executable, "-m", "helpers.stack", "stop"], cwd=self.checkout.root,
-            env=self._environment(), capture_output=True, text=True, timeout=TASK)
+            [*self._prefix, sys.executable, "-m", "helpers.stack", "stop"],
+            cwd=self.checkout.root,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=TASK,
+        )
         assert done.returncode == 0, done.stderr
 
     def _environment(self) -> dict[str, str]:
         own = ("MLFLOW_", "AWS_", "_SERIES_", "KFP_", "WORKSHOP_")  # the reader's servers are none of our business
         hidden = {name: value for name, value in os.environ.items() if not name.startswith(own) and name != "NB_PREFIX"}
         return hidden | {
-            "PYTHONPATH": str(self.checkout.root), "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1",
-            "XDG_STATE_HOME": str(self.checkout.root.parent / "state"), "ROOM": str(self.checkout.root)}
+            "PYTHONPATH": str(self.checkout.root),
+            "PYTHONIOENCODING": "utf-8",
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "XDG_STATE_HOME": str(self.checkout.root.parent / "state"),
+            "ROOM": str(self.checkout.root),
+        }
 
     def _values(self, **values: str) -> str:
         return "".join(f"{name} = {value!r}\n" for name, value in ({"CACHE": str(self.cache)} | values).items())
@@ -180,7 +196,12 @@ class Room:
         for run in runs:
             data, ended = run.data, run.info.status == "FINISHED"
             found[f"run {run.info.run_id}"] = (
-                run.info.run_name, data.params, data.metrics, data.tags if ended else None, ended)
+                run.info.run_name,
+                data.params,
+                data.metrics,
+                data.tags if ended else None,
+                ended,
+            )
         for entry in self.bucket().objects.all():
             found[f"object {entry.key}"] = hashlib.sha256(entry.get()["Body"].read()).hexdigest()
         return found
@@ -224,4 +245,4 @@ def _seen(said: str, failed: str) -> Seen:
 def _last_exception(err: str) -> list[str]:
     lines = [line for line in err.splitlines() if line]
     starts = [number for number, line in enumerate(lines) if re.match(r"(\w+\.)*\w*(Error|Interrupt)\b", line)]
-    return lines[starts[-1]:] if starts else lines[-1:]
+    return lines[starts[-1] :] if starts else lines[-1:]

@@ -46,7 +46,9 @@ def extra_work(commands: list[str]) -> list[str]:
 # --- a task costs what it does ---------------------------------------------------------------------
 
 
-def test_a_local_run_of_the_stored_pipeline_starts_three_tasks_and_nothing_else(servers, spawned, tmp_path, monkeypatch):
+def test_a_local_run_of_the_stored_pipeline_starts_three_tasks_and_nothing_else(
+    servers, spawned, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     pipeline = components.load_component_from_file(str(REPOSITORY / "deploy" / "mlflow_pipeline.yaml"))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root="root", workspace_root="workspace")
@@ -63,14 +65,20 @@ def test_an_environment_or_an_installation_for_each_task_would_be_seen(spawned, 
         pass
 
     bare = dsl.component(nothing, base_image="registry.example/python:1", install_kfp_package=False)
-    local.init(local.SubprocessRunner(use_venv=True), pipeline_root="root", workspace_root="workspace", raise_on_error=False)
+    local.init(
+        local.SubprocessRunner(use_venv=True), pipeline_root="root", workspace_root="workspace", raise_on_error=False
+    )
     with pytest.raises(Exception, match="nothing"), task_states():  # KFP itself is not in its new environment
         bare()
     assert extra_work(spawned), spawned
 
     del spawned[:]
-    packaged = dsl.component(nothing, base_image="registry.example/python:1", install_kfp_package=False,
-                             packages_to_install=[f"dill=={settings.installed('dill')}"])  # is there: nobody is asked
+    packaged = dsl.component(
+        nothing,
+        base_image="registry.example/python:1",
+        install_kfp_package=False,
+        packages_to_install=[f"dill=={settings.installed('dill')}"],
+    )  # is there: nobody is asked
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root="root", workspace_root="workspace")
     with task_states():
         packaged()

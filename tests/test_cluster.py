@@ -11,8 +11,8 @@ from kfp_stand_in import serve
 from mlflow import MlflowClient
 from with_cluster import EXPERIMENT, cluster
 
-from helpers import series, settings, stack
 from helpers import cluster as kubeflow
+from helpers import series, settings, stack
 
 NAME = "06_run_on_kubeflow"
 TOKEN = "a-token-of-the-stand-in"
@@ -77,13 +77,17 @@ def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(deployed, se
     assert "0 left of 3" in text
 
 
-@pytest.mark.parametrize(("options", "says"), [
-    ({"token": TOKEN}, "wants a token and there is none"),
-    ({"token": TOKEN, "unknown_issuer": True}, "Jwt issuer is not configured"),
-    ({"namespaces": ["somebody-else"]}, "not into the namespace 'kubeflow' \\(403\\)"),
-    ({"version": "2.15.0"}, "runs KFP 2.15.0, and this pipeline needs 2.16.0"),
-    ({"down": True}, "No KFP API answers at http://127.0.0.1:\\d+ .*kubectl port-forward"),
-], ids=["no token", "other issuer", "other namespace", "older backend", "down"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"token": TOKEN}, "wants a token and there is none"),
+        ({"token": TOKEN, "unknown_issuer": True}, "Jwt issuer is not configured"),
+        ({"namespaces": ["somebody-else"]}, "not into the namespace 'kubeflow' \\(403\\)"),
+        ({"version": "2.15.0"}, "runs KFP 2.15.0, and this pipeline needs 2.16.0"),
+        ({"down": True}, "No KFP API answers at http://127.0.0.1:\\d+ .*kubectl port-forward"),
+    ],
+    ids=["no token", "other issuer", "other namespace", "older backend", "down"],
+)
 def test_refusals_are_said_in_a_sentence(deployed, servers, capsys, tmp_path, options, says):
     if options.get("unknown_issuer") or options.get("namespaces"):
         (tmp_path / "token").write_text("of another cluster" if options.get("unknown_issuer") else TOKEN)
@@ -129,12 +133,15 @@ def test_follow_gives_up_and_says_how_to_end_the_run(deployed, servers):
             kubeflow.follow(client, run.run_id, file, timeout=2)
 
 
-@pytest.mark.parametrize(("variables", "expected"), [
-    ({"NB_PREFIX": "/notebook/a/b"}, "a Kubeflow Notebook"),
-    ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "a pod"),
-    ({"CI": "true"}, "CI"),
-    ({}, "a laptop"),
-])
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"NB_PREFIX": "/notebook/a/b"}, "a Kubeflow Notebook"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "a pod"),
+        ({"CI": "true"}, "CI"),
+        ({}, "a laptop"),
+    ],
+)
 def test_place(monkeypatch, variables, expected):
     for name in ("NB_PREFIX", "KUBERNETES_SERVICE_HOST", "CI", "KF_PIPELINES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)

@@ -111,8 +111,11 @@ def arguments(servers, trained, tmp_path, monkeypatch):
     """What the upload takes, in an experiment of the test's own."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     yield trained | {
-        "model_name": "svc", "experiment_name": tmp_path.name, "job_id": "job-1",
-        "mlflow_tracking_uri": servers.tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or "",
+        "model_name": "svc",
+        "experiment_name": tmp_path.name,
+        "job_id": "job-1",
+        "mlflow_tracking_uri": servers.tracking_uri,
+        "mlflow_s3_endpoint_url": servers.s3_endpoint_url or "",
     }
     mlflow.set_tracking_uri(None)
 
@@ -157,7 +160,9 @@ def test_repeated_task_finds_its_run_and_another_job_makes_another(arguments):
     assert len(runs(arguments)) == 3
 
 
-@pytest.mark.parametrize("name", ["", " ", " a", "a ", "a/b", "a\\b", "..", ".", "../a", "a..b", "/a", "a\n", "a" * 101])
+@pytest.mark.parametrize(
+    "name", ["", " ", " a", "a ", "a/b", "a\\b", "..", ".", "../a", "a..b", "/a", "a\n", "a" * 101]
+)
 def test_upload_refuses_a_model_name_before_there_is_a_run(arguments, name):
     with pytest.raises(ValueError, match="model_name=.* is not usable"):
         upload_sklearn_model_to_mlflow(**arguments | {"model_name": name})
@@ -198,10 +203,14 @@ def test_damaged_metrics_do_not_leave_a_run_running(arguments, tmp_path):
 @pytest.mark.skipif(stack._weed() is None, reason="SeaweedFS has no build for this machine")
 def test_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(checkout, arguments):
     # In a process of its own: MLflow keeps its S3 client, and so the keys, for minutes.
-    done = checkout.run(f"""
+    done = checkout.run(
+        f"""
         from helpers.mlflow_pipeline import upload_sklearn_model_to_mlflow
         upload_sklearn_model_to_mlflow(**{arguments!r})
-        """, timeout=120, AWS_SECRET_ACCESS_KEY="wrong")
+        """,
+        timeout=120,
+        AWS_SECRET_ACCESS_KEY="wrong",
+    )
     last = [line for line in done.stderr.splitlines() if line][-1]
     assert last.startswith("RuntimeError: Run ") and "SignatureDoesNotMatch" in last
     assert "AWS_SECRET_ACCESS_KEY" in last and os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stderr
@@ -217,10 +226,13 @@ def test_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(check
 
 @pytest.mark.skipif(stack._weed() is None, reason="SeaweedFS has no build for this machine")
 def test_store_that_is_down_fails_the_run(checkout, arguments):
-    done = checkout.run(f"""
+    done = checkout.run(
+        f"""
         from helpers.mlflow_pipeline import upload_sklearn_model_to_mlflow
         upload_sklearn_model_to_mlflow(**{arguments | {"mlflow_s3_endpoint_url": "http://127.0.0.1:9"}!r})
-        """, timeout=120)
+        """,
+        timeout=120,
+    )
     assert "RuntimeError: Run " in done.stderr and "http://127.0.0.1:9" in done.stderr.splitlines()[-1]
     assert [run.info.status for run in runs(arguments)] == ["FAILED"]
 

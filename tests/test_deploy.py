@@ -194,9 +194,15 @@ def test_the_database_has_a_connection_for_every_place_in_the_pools(render):
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 SELINUX = {"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
 SYSCTLS = {
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
 }
 
@@ -343,11 +349,15 @@ def test_every_secret_that_a_pod_asks_for_is_made_by_a_documented_command(render
 def test_the_documented_commands_make_the_keys_that_the_pods_read(render):
     """The commands of deploy/README.md, with kubectl's dry run in the place of a cluster."""
     readme = (DEPLOY / "README.md").read_text()
-    password, keys = re.findall(r"^(openssl rand [^`]*?\n.*)\n|^(kubectl -n kubeflow get[^`]*?stdin)$", readme, re.M)[:2]
+    password, keys = re.findall(r"^(openssl rand [^`]*?\n.*)\n|^(kubectl -n kubeflow get[^`]*?stdin)$", readme, re.M)[
+        :2
+    ]
     source = "kubectl create secret generic a --from-literal=accesskey=A/k+ --from-literal=secretkey='s=t r' --dry-run=client"
     made = {}
     for command in (password[0], keys[1].replace("kubectl -n kubeflow get secret mlpipeline-minio-artifact", source)):
-        done = subprocess.run(f"{command} --dry-run=client -o json", shell=True, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            f"{command} --dry-run=client -o json", shell=True, capture_output=True, text=True, check=True
+        )
         secret = json.loads(done.stdout)
         assert secret["metadata"]["namespace"] == "mlflow-system"
         made[secret["metadata"]["name"]] = secret["data"]
@@ -388,8 +398,24 @@ def test_the_pipeline_finds_the_server_and_the_store(render):
 
 def test_poddefaults_give_what_notebooks_and_tasks_read():
     """PodDefault is a kind of Kubeflow's own, for which Kubernetes has no schema: checked by hand."""
-    fields = {"annotations", "args", "automountServiceAccountToken", "command", "desc", "env", "envFrom", "imagePullSecrets",
-              "initContainers", "labels", "selector", "serviceAccountName", "sidecars", "tolerations", "volumeMounts", "volumes"}
+    fields = {
+        "annotations",
+        "args",
+        "automountServiceAccountToken",
+        "command",
+        "desc",
+        "env",
+        "envFrom",
+        "imagePullSecrets",
+        "initContainers",
+        "labels",
+        "selector",
+        "serviceAccountName",
+        "sidecars",
+        "tolerations",
+        "volumeMounts",
+        "volumes",
+    }
     objects = poddefaults()
     assert [o["metadata"]["name"] for o in objects] == ["mlflow", "access-ml-pipeline", "mlflow-s3-keys"]
     for object_ in objects:
@@ -399,8 +425,12 @@ def test_poddefaults_give_what_notebooks_and_tasks_read():
         assert set(object_["spec"]) <= fields and object_["spec"]["desc"]
         assert object_["spec"]["selector"] == {"matchLabels": {object_["metadata"]["name"]: "true"}}
         # What is left is a pod's: the schema of a pod tells whether it is well formed.
-        pod = {"containers": [{"name": "c", "env": object_["spec"]["env"], "volumeMounts": object_["spec"].get("volumeMounts", [])}],
-               "volumes": object_["spec"].get("volumes", [])}
+        pod = {
+            "containers": [
+                {"name": "c", "env": object_["spec"]["env"], "volumeMounts": object_["spec"].get("volumeMounts", [])}
+            ],
+            "volumes": object_["spec"].get("volumes", []),
+        }
         whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": pod}
         kubernetes_validate.validate(whole, OLDEST, strict=True)
     server, kfp, keys = (environment_of(o["spec"]) for o in objects)
@@ -459,8 +489,12 @@ def store(checkout):
 
 def client(store):
     return boto3.client(
-        "s3", endpoint_url=store["MLFLOW_S3_ENDPOINT_URL"], region_name="us-east-1",
-        aws_access_key_id=store["AWS_ACCESS_KEY_ID"], aws_secret_access_key=store["AWS_SECRET_ACCESS_KEY"])
+        "s3",
+        endpoint_url=store["MLFLOW_S3_ENDPOINT_URL"],
+        region_name="us-east-1",
+        aws_access_key_id=store["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=store["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 @pytest.fixture(scope="module", params=["direct", "proxied"])
@@ -478,7 +512,11 @@ def server(request, render, store, tmp_path_factory):
     with open(log, "wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", *container["command"], *arguments],
-            cwd=folder, env=variables, stdout=stream, stderr=subprocess.STDOUT)
+            cwd=folder,
+            env=variables,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/health", process, log)
@@ -494,9 +532,18 @@ def status(url, host):
 
 def test_the_server_answers_to_its_names_and_to_no_other(server):
     url, name = server[1], "mlflow-server-service"
-    known = [f"{name}{rest}:5000" for rest in ("", ".mlflow-system", ".mlflow-system.svc", ".mlflow-system.svc.cluster.local")]
+    known = [
+        f"{name}{rest}:5000"
+        for rest in ("", ".mlflow-system", ".mlflow-system.svc", ".mlflow-system.svc.cluster.local")
+    ]
     known += ["localhost:5000", "127.0.0.1:5000", "localhost:15000"]
-    strange = ["evil.example", "evil.example:5000", f"{name}.mlflow-system.svc.evil.example:5000", "10.1.2.3:5000", f"{name}.other:5000"]
+    strange = [
+        "evil.example",
+        "evil.example:5000",
+        f"{name}.mlflow-system.svc.evil.example:5000",
+        "10.1.2.3:5000",
+        f"{name}.other:5000",
+    ]
     assert {host: status(url, host) for host in known} == dict.fromkeys(known, 200)
     assert {host: status(url, host) for host in strange} == dict.fromkeys(strange, 403)
     # A probe comes to the pod's own address.
@@ -510,10 +557,20 @@ def test_files_go_where_the_overlay_says_with_the_keys_that_it_says(server, stor
         "import mlflow; client = mlflow.MlflowClient(); run = client.create_run(client.create_experiment('iris')).info;"
         "client.log_artifact(run.run_id, 'note.txt'); print(run.run_id, run.artifact_uri)"
     )
-    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url, "AWS_EC2_METADATA_DISABLED": "true"}
+    bare = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "MLFLOW_TRACKING_URI": url,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     uploads = {
-        keys: subprocess.run([sys.executable, "-c", code.replace("iris", keys)], cwd=tmp_path, capture_output=True, text=True,
-                             env=bare | (store if keys == "keys" else {}))
+        keys: subprocess.run(
+            [sys.executable, "-c", code.replace("iris", keys)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=bare | (store if keys == "keys" else {}),
+        )
         for keys in ("keys", "no keys")
     }
     run_id, place = uploads["keys" if way == "direct" else "no keys"].stdout.split()[:2]
@@ -566,9 +623,14 @@ def test_the_image_is_what_tasks_and_notebooks_need(dockerfile):
     assert given["USER"] == ["1000"] and given["EXPOSE"] == ["8888"] and given["WORKDIR"] == ["/home/jovyan"]
     assert "HOME=/home/jovyan" in given["ENV"][0] and "NB_PREFIX=/" in given["ENV"][0]
     assert any("--require-hashes -r /opt/series/requirements.lock" in step for step in given["RUN"])
-    assert any("useradd --uid 1000" in step and step.split("useradd")[1].split("&&")[0].strip().endswith("jovyan") for step in given["RUN"])
+    assert any(
+        "useradd --uid 1000" in step and step.split("useradd")[1].split("&&")[0].strip().endswith("jovyan")
+        for step in given["RUN"]
+    )
     assert json.loads(given["CMD"][-1]) == ["start-notebook"]
-    assert dockerfile.index(("USER", "1000")) > max(n for n, (word, _) in enumerate(dockerfile) if word in ("RUN", "COPY"))
+    assert dockerfile.index(("USER", "1000")) > max(
+        n for n, (word, _) in enumerate(dockerfile) if word in ("RUN", "COPY")
+    )
 
 
 def test_what_the_image_copies_exists_and_is_in_the_build_context(dockerfile):
@@ -580,7 +642,14 @@ def test_what_the_image_copies_exists_and_is_in_the_build_context(dockerfile):
         path = source.rstrip("/")
         assert (ROOT / path).exists(), f"{source} does not exist"
         assert any(p == path or p.startswith(f"{path}/") for p in let_in), f"{source} is kept out of the build"
-    assert {"requirements.lock", "helpers", "notebooks", "deploy/image/start-notebook", "LICENSE", "README.md"} <= let_in
+    assert {
+        "requirements.lock",
+        "helpers",
+        "notebooks",
+        "deploy/image/start-notebook",
+        "LICENSE",
+        "README.md",
+    } <= let_in
 
 
 def test_everybody_calls_the_image_by_the_same_name():
@@ -595,7 +664,9 @@ def test_everybody_calls_the_image_by_the_same_name():
 
 def test_the_documented_change_makes_the_pipeline_use_a_published_image():
     (command,) = re.findall(r"^sed (\S+|'.*?') deploy/mlflow_pipeline.yaml", (DEPLOY / "README.md").read_text(), re.M)
-    done = subprocess.run(["sed", command.strip("'"), DEPLOY / "mlflow_pipeline.yaml"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sed", command.strip("'"), DEPLOY / "mlflow_pipeline.yaml"], capture_output=True, text=True, check=True
+    )
     executors = next(yaml.safe_load_all(done.stdout))["deploymentSpec"]["executors"].values()
     assert {e["container"]["image"] for e in executors} == {f"ghcr.io/OWNER/{mlflow_pipeline.IMAGE}"}
 
@@ -605,15 +676,21 @@ def test_a_notebook_starts_under_kubeflows_base_url_and_keeps_what_was_written(t
     home.mkdir()
     assert os.access(script, os.X_OK)
     series = tmp_path / "series"
-    shutil.copytree(ROOT / "notebooks", series / "notebooks", ignore=shutil.ignore_patterns("images", ".ipynb_checkpoints"))
+    shutil.copytree(
+        ROOT / "notebooks", series / "notebooks", ignore=shutil.ignore_patterns("images", ".ipynb_checkpoints")
+    )
     (series / "exercises").mkdir()
     (series / "exercises" / "tasks.ipynb").write_text("{}")
     config = tmp_path / "config"
     config.mkdir()
     (config / "jupyter_server_config.py").write_text("c.ServerApp.allow_root = True\n")  # the image's user is none
     own = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(home), "SERIES": str(series),
-        "NB_PREFIX": "/notebook/someone/series", "JUPYTER_PORT": str(port), "JUPYTER_CONFIG_DIR": str(config),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "SERIES": str(series),
+        "NB_PREFIX": "/notebook/someone/series",
+        "JUPYTER_PORT": str(port),
+        "JUPYTER_CONFIG_DIR": str(config),
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
     }
     log, base = tmp_path / "log", f"http://127.0.0.1:{port}/notebook/someone/series"
@@ -694,16 +771,21 @@ OLD = {
     FILES + "train(train_data_path=load().outputs['data'])": "KeyError: 'data'",
     FILES + "train(train_data=load().outputs['data_path'])": 'train() got an unexpected keyword argument "train_data".',
     COMPONENT + "@dsl.pipeline\ndef p(k: str): f(k)": "Components must be instantiated using keyword arguments.",
-    COMPONENT + "from kfp import compiler\ndef p(k: str): f(a=k)\ncompiler.Compiler().compile(p, 'x.yaml')": "Unsupported pipeline_func type.",
-    COMPONENT + "from kfp import compiler\ncompiler.Compiler().compile(f, 'x.tar.gz')": 'The output path x.tar.gz should end with ".yaml".',
+    COMPONENT
+    + "from kfp import compiler\ndef p(k: str): f(a=k)\ncompiler.Compiler().compile(p, 'x.yaml')": "Unsupported pipeline_func type.",
+    COMPONENT
+    + "from kfp import compiler\ncompiler.Compiler().compile(f, 'x.tar.gz')": 'The output path x.tar.gz should end with ".yaml".',
     "from kfp import components\ncomponents.load_component_from_text('apiVersion: argoproj.io/v1alpha1\\nkind: Workflow')": "KeyError: 'pipelineInfo'",
     "from kfp import dsl\ndsl.ContainerOp": "module 'kfp.dsl' has no attribute 'ContainerOp'",
-    COMPONENT + "@dsl.pipeline\ndef p(k: str): f(a=k).add_env_variable": "'PipelineTask' object has no attribute 'add_env_variable'",
+    COMPONENT
+    + "@dsl.pipeline\ndef p(k: str): f(a=k).add_env_variable": "'PipelineTask' object has no attribute 'add_env_variable'",
     "from kfp.onprem import use_k8s_secret": "No module named 'kfp.onprem'",
-    COMPONENT + "@dsl.pipeline\ndef p(k: str): f(a=k).execution_options": "'PipelineTask' object has no attribute 'execution_options'",
+    COMPONENT
+    + "@dsl.pipeline\ndef p(k: str): f(a=k).execution_options": "'PipelineTask' object has no attribute 'execution_options'",
     "from mlflow.tracking import MlflowClient\nMlflowClient('./mlruns', None).create_run('0')": "The filesystem tracking backend (e.g., './mlruns') is in maintenance mode",
     SAVE: "Path 'svc' already exists and is not empty",
-    CLIENT + "client.create_experiment('iris')\nclient.create_experiment('iris')": "Experiment(name=iris) already exists.",
+    CLIENT
+    + "client.create_experiment('iris')\nclient.create_experiment('iris')": "Experiment(name=iris) already exists.",
     CLIENT + "client.create_run('0').info.run_uuid": "'RunInfo' object has no attribute 'run_uuid'",
     CLIENT + "client.list_experiments()": "'MlflowClient' object has no attribute 'list_experiments'",
 }
@@ -725,7 +807,9 @@ def test_what_the_page_says_to_write_instead_exists():
     from mlflow import MlflowClient
     from mlflow.sklearn import get_default_conda_env
 
-    assert all(map(callable, (dsl.component, dsl.container_component, kubernetes.use_secret_as_env, get_default_conda_env)))
+    assert all(
+        map(callable, (dsl.component, dsl.container_component, kubernetes.use_secret_as_env, get_default_conda_env))
+    )
     for name in ("set_env_variable", "set_caching_options"):
         assert hasattr(dsl.PipelineTask, name)
     for name in ("search_experiments", "search_runs", "set_terminated", "set_registered_model_alias"):

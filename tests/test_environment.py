@@ -19,10 +19,13 @@ def test_this_machine_is_ready(capsys):
     assert all(sentence.startswith("good: ") for name, sentence in said.items() if name != "Network")
 
 
-@pytest.mark.parametrize(("name", "arguments", "remedy"), [
-    ("Memory", {"memory": 1e6}, "GB, and 1e+06 are needed. In a Kubeflow Notebook or on a hub, ask for more"),
-    ("Disk", {"disk": 1e6}, "GB are free, and 1e+06 are needed. Delete something"),
-])
+@pytest.mark.parametrize(
+    ("name", "arguments", "remedy"),
+    [
+        ("Memory", {"memory": 1e6}, "GB, and 1e+06 are needed. In a Kubeflow Notebook or on a hub, ask for more"),
+        ("Disk", {"disk": 1e6}, "GB are free, and 1e+06 are needed. Delete something"),
+    ],
+)
 def test_too_little_is_said_with_figures(capsys, name, arguments, remedy):
     assert environment.check(**arguments) is False
     said = lines(capsys)
@@ -65,7 +68,8 @@ def test_another_python_is_named(capsys, monkeypatch):
 def test_packages_of_other_versions_are_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     (tmp_path / "requirements.lock").write_text(
-        "pandas==0.1 \\\n    --hash=sha256:0\nnot-there==1.0\npsutil==9999 ; sys_platform == 'none'\n")
+        "pandas==0.1 \\\n    --hash=sha256:0\nnot-there==1.0\npsutil==9999 ; sys_platform == 'none'\n"
+    )
     assert environment.check() is False
     said = capsys.readouterr().out
     assert "pandas (is " in said and ", should be 0.1)" in said and "not-there (is nothing, should be 1.0)" in said

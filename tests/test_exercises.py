@@ -6,7 +6,6 @@ import re
 import shutil
 from collections import Counter
 
-import nbformat
 import pytest
 import test_form as form
 from nbclient import NotebookClient
@@ -30,8 +29,11 @@ def tags(cell):
 
 def checked(path):
     """Return the tasks that a notebook checks, in order."""
-    found = [re.fullmatch(r'checks\.check\("(\d\d-\d)", globals\(\)\)', cell.source)
-             for cell in form.code(path) if "check" in tags(cell)]
+    found = [
+        re.fullmatch(r'checks\.check\("(\d\d-\d)", globals\(\)\)', cell.source)
+        for cell in form.code(path)
+        if "check" in tags(cell)
+    ]
     assert all(found), "a check is one line"
     return [match[1] for match in found]
 
@@ -61,14 +63,24 @@ def test_no_line_of_a_solution_is_in_the_exercise(path):
             _, _, rest = cell.source.rpartition(exercises.MARKER)
             lines = {line.strip() for line in rest.splitlines() if re.search(r"\w", line)}
             # Text that stands elsewhere in the exercise anyway, such as an import of its set-up, gives nothing away.
-            given = {line.strip() for other in form.read(path).cells if "solution" not in tags(other)
-                     for line in other.source.splitlines()}
-            given |= {line.strip() for other in form.code(path) if exercises.MARKER in other.source
-                      for line in other.source.partition(exercises.MARKER)[0].splitlines()}
+            given = {
+                line.strip()
+                for other in form.read(path).cells
+                if "solution" not in tags(other)
+                for line in other.source.splitlines()
+            }
+            given |= {
+                line.strip()
+                for other in form.code(path)
+                if exercises.MARKER in other.source
+                for line in other.source.partition(exercises.MARKER)[0].splitlines()
+            }
             assert not (lines - given) & shown
             hidden += len(lines - given)
     assert hidden > 5
-    assert sum(exercises.STUB in cell.source for cell in form.code(exercises.EXERCISES / path.name)) >= len(checked(path))
+    assert sum(exercises.STUB in cell.source for cell in form.code(exercises.EXERCISES / path.name)) >= len(
+        checked(path)
+    )
 
 
 def test_every_task_is_checked_once_and_answered_wrongly():
@@ -115,11 +127,17 @@ def test_cell_ids_are_unique_in_the_repository():
 # --- what makes them -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("solution", "exercise"), [
-    ("x = 1\ny = 2", "# Your code here"),
-    ("x = 1\n# --- your code ---\ny = 2", "x = 1\n# Your code here"),
-    ('def f():\n    """Do."""\n    # --- your code ---\n    return 1', 'def f():\n    """Do."""\n    # Your code here'),
-])
+@pytest.mark.parametrize(
+    ("solution", "exercise"),
+    [
+        ("x = 1\ny = 2", "# Your code here"),
+        ("x = 1\n# --- your code ---\ny = 2", "x = 1\n# Your code here"),
+        (
+            'def f():\n    """Do."""\n    # --- your code ---\n    return 1',
+            'def f():\n    """Do."""\n    # Your code here',
+        ),
+    ],
+)
 def test_stub(solution, exercise):
     assert exercises.stub(solution) == exercise
 
@@ -157,8 +175,14 @@ def test_only_a_right_answer_is_recorded(monkeypatch, capsys):
     checks.check("08-1", {})
     checks.check("08-1", {"pick": lambda candidates, scores: candidates[0]})
     assert not recorded
-    checks.check("08-1", {"pick": lambda candidates, scores: max(
-        zip(scores, candidates, strict=True), key=lambda pair: (pair[0], -pair[1]["C"]))[1]})
+    checks.check(
+        "08-1",
+        {
+            "pick": lambda candidates, scores: max(
+                zip(scores, candidates, strict=True), key=lambda pair: (pair[0], -pair[1]["C"])
+            )[1]
+        },
+    )
     assert recorded == ["08-1"]
     assert [line[:9] for line in capsys.readouterr().out.splitlines()] == ["08-1 not ", "08-1 not ", "08-1 righ"]
 
@@ -175,14 +199,31 @@ def test_a_check_never_raises(monkeypatch, capsys, answer):
     assert re.match(rf"08-1 not yet: .*{type(answer).__name__}.* Hint: .+", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("task", "names"), [
-    ("04-3", {"wires": lambda path: {tuple(wire) for wire in compiled.wires_of(path)}}),
-    ("04-3", {"wires": lambda path: [list(wire) for wire in compiled.wires_of(path)]}),
-    ("08-1", {"pick": lambda candidates, scores: dict(sorted(
-        zip(candidates, scores, strict=True), key=lambda pair: (-pair[1], pair[0]["C"]))[0][0])}),
-    ("09-2", {"encode": lambda table: (
-        table.replace(codes := {"colour": {"red": 7, "blue": 9}, "shop": {"a": 3, "b": 2, "c": 1}}), codes)}),
-], ids=["set", "lists", "sorted", "replace"])
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("04-3", {"wires": lambda path: {tuple(wire) for wire in compiled.wires_of(path)}}),
+        ("04-3", {"wires": lambda path: [list(wire) for wire in compiled.wires_of(path)]}),
+        (
+            "08-1",
+            {
+                "pick": lambda candidates, scores: dict(
+                    sorted(zip(candidates, scores, strict=True), key=lambda pair: (-pair[1], pair[0]["C"]))[0][0]
+                )
+            },
+        ),
+        (
+            "09-2",
+            {
+                "encode": lambda table: (
+                    table.replace(codes := {"colour": {"red": 7, "blue": 9}, "shop": {"a": 3, "b": 2, "c": 1}}),
+                    codes,
+                )
+            },
+        ),
+    ],
+    ids=["set", "lists", "sorted", "replace"],
+)
 def test_another_right_answer_is_right(capsys, task, names):
     checks.check(task, names)
     assert capsys.readouterr().out.startswith(f"{task} right: ")
@@ -193,8 +234,13 @@ def test_another_right_answer_is_right(capsys, task, names):
 
 def said(notebook):
     """Return (task, right or not yet, the rest) of each check's line."""
-    text = "".join(output.text for cell in notebook.cells if cell.cell_type == "code" and "check" in tags(cell)
-                   for output in cell.outputs if output.output_type == "stream")
+    text = "".join(
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "check" in tags(cell)
+        for output in cell.outputs
+        if output.output_type == "stream"
+    )
     return re.findall(r"^(\d\d-\d) (right|not yet): (.+)$", text, re.MULTILINE)
 
 
@@ -209,11 +255,18 @@ def execute(checkout, monkeypatch):
     def run(cells):
         notebook = v4.new_notebook(cells=cells)
         client = NotebookClient(
-            notebook, kernel_manager_class=OwnKernel, record_timing=False, timeout=300, allow_errors=True,
-            resources={"metadata": {"path": str(checkout.root / "exercises")}})
+            notebook,
+            kernel_manager_class=OwnKernel,
+            record_timing=False,
+            timeout=300,
+            allow_errors=True,
+            resources={"metadata": {"path": str(checkout.root / "exercises")}},
+        )
         client.execute()
         for cell in notebook.cells:
-            assert not [output.get("evalue") for output in cell.get("outputs", []) if output.output_type == "error"], cell.source
+            assert not [output.get("evalue") for output in cell.get("outputs", []) if output.output_type == "error"], (
+                cell.source
+            )
         return notebook
 
     return run
@@ -238,8 +291,8 @@ def test_checks_tell_right_from_wrong(path, execute):
         assert word == "not yet" and re.search(r" Hint: \S+", rest), (task, word, rest)
 
     answers = said(execute(form.read(path).cells + wrong_cells(asked)))
-    assert [(task, word) for task, word, _ in answers[:len(asked)]] == [(task, "right") for task in asked], answers
+    assert [(task, word) for task, word, _ in answers[: len(asked)]] == [(task, "right") for task in asked], answers
     expected = [(task, answer, phrase) for task in asked for answer, phrase in WRONG[task]]
-    for (task, word, rest), (wanted, answer, phrase) in zip(answers[len(asked):], expected, strict=True):
+    for (task, word, rest), (wanted, answer, phrase) in zip(answers[len(asked) :], expected, strict=True):
         assert (task, word) == (wanted, "not yet"), (answer, rest)
         assert phrase in rest.partition(" Hint: ")[2], (answer, rest)

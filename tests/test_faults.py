@@ -45,8 +45,10 @@ def do_nothing(room, number):
     return Seen(room.runs("attributes.run_name = 'svc' and attributes.status = 'FINISHED'")[0].info.run_id, "nothing")
 
 
-@pytest.mark.parametrize(("make", "lost", "left"), [
-    (change_an_object, ["object large"], 0), (lose_an_object, ["object large"], 0), (leave_a_run_running, [], 1)])
+@pytest.mark.parametrize(
+    ("make", "lost", "left"),
+    [(change_an_object, ["object large"], 0), (lose_an_object, ["object large"], 0), (leave_a_run_running, [], 1)],
+)
 def test_the_table_tells_what_is_lost_left_and_not_recovered(room_for, make, lost, left):
     fault = faults.Fault("made up", make, rerun=False)
     with room_for(fault) as room:
@@ -63,13 +65,20 @@ def test_the_command_says_so_and_fails(monkeypatch, capsys, room_for):
         yield room_for
 
     monkeypatch.setattr(faults, "rooms", rooms)
-    monkeypatch.setattr(faults, "FAULTS", [
-        faults.Fault("nothing happens", do_nothing, rerun=False),
-        faults.Fault("cannot be made", leave_a_run_running, missing=lambda: "only root may"),
-        faults.Fault("a run stays", leave_a_run_running, rerun=False)])
+    monkeypatch.setattr(
+        faults,
+        "FAULTS",
+        [
+            faults.Fault("nothing happens", do_nothing, rerun=False),
+            faults.Fault("cannot be made", leave_a_run_running, missing=lambda: "only root may"),
+            faults.Fault("a run stays", leave_a_run_running, rerun=False),
+        ],
+    )
     assert faults.main(["--tries", "1", "nothing", "cannot"]) == 0
     assert faults.main(["--tries", "2"]) == 1
     said = capsys.readouterr().out
     assert re.search(r"^cannot be made +not tried: only root may$", said, re.MULTILINE)
     assert re.search(r"^nothing happens +2 +2 +0 +0$", said, re.MULTILINE)
-    assert re.search(r"^a run stays +2 +0 +0 +3$", said, re.MULTILINE), said  # one after the first try, two after the second
+    assert re.search(r"^a run stays +2 +0 +0 +3$", said, re.MULTILINE), (
+        said
+    )  # one after the first try, two after the second

@@ -93,8 +93,11 @@ def test_parameters_are_constants_with_a_comment(path):
     cells = [cell for cell in code(path) if "parameters" in tags(cell)]
     assert len(cells) == 1, f"{len(cells)} cells are tagged parameters"
     source = cells[0].source
-    commented = {token.start[0] for token in tokenize.generate_tokens(io.StringIO(source).readline)
-                 if token.type == tokenize.COMMENT}
+    commented = {
+        token.start[0]
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
     for statement in ast.parse(source).body:
         assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name), ast.unparse(statement)
         ast.literal_eval(statement.value)

@@ -1,7 +1,6 @@
 """The gate of notebook 07 against a real server: who becomes champion, and what a refusal leaves behind."""
 
 import mlflow
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -44,8 +43,13 @@ def offer(servers, rows, tmp_path, request):
 
     def judge(run_id, registered_model_name=name):
         return promote_if_better(
-            **rows, run_id=run_id, model_name="svc", registered_model_name=registered_model_name,
-            mlflow_tracking_uri=servers.tracking_uri, mlflow_s3_endpoint_url=servers.s3_endpoint_url)
+            **rows,
+            run_id=run_id,
+            model_name="svc",
+            registered_model_name=registered_model_name,
+            mlflow_tracking_uri=servers.tracking_uri,
+            mlflow_s3_endpoint_url=servers.s3_endpoint_url,
+        )
 
     judge.log, judge.client, judge.name = log, client, name
     judge.champion = lambda: client.get_model_version_by_alias(name, "champion").run_id

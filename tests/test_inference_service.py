@@ -24,23 +24,29 @@ SCHEMA = closed(
     apiVersion={"const": "serving.kserve.io/v1beta1"},
     kind={"const": "InferenceService"},
     metadata=closed(["name"], name={"type": "string", "pattern": "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"}),
-    spec=closed(["predictor"], predictor=closed(
-        ["model"],
-        serviceAccountName=TEXT,
-        model=closed(
-            ["modelFormat", "storageUri"],
-            modelFormat=closed(["name"], name={"const": "mlflow"}, version=TEXT),
-            runtime={"const": "kserve-mlserver"},
-            protocolVersion={"const": "v2"},  # the runtime for MLflow speaks no other
-            storageUri={"type": "string", "pattern": "^s3://[^/]+/.+[^/]$"},
-            resources={"type": "object"}))))
+    spec=closed(
+        ["predictor"],
+        predictor=closed(
+            ["model"],
+            serviceAccountName=TEXT,
+            model=closed(
+                ["modelFormat", "storageUri"],
+                modelFormat=closed(["name"], name={"const": "mlflow"}, version=TEXT),
+                runtime={"const": "kserve-mlserver"},
+                protocolVersion={"const": "v2"},  # the runtime for MLflow speaks no other
+                storageUri={"type": "string", "pattern": "^s3://[^/]+/.+[^/]$"},
+                resources={"type": "object"},
+            ),
+        ),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
 def manifest():
     notebook = nbformat.read(settings.NOTEBOOKS / "07_register_and_serve.ipynb", as_version=4)
     texts = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
-    text, = [text for text in texts if "InferenceService" in text]
+    (text,) = [text for text in texts if "InferenceService" in text]
     return yaml.safe_load(text)
 
 
@@ -60,12 +66,15 @@ def test_its_account_is_the_one_that_the_page_makes(manifest):
     assert f"create serviceaccount {manifest['spec']['predictor']['serviceAccountName']} " in page
 
 
-@pytest.mark.parametrize("change", [
-    lambda model: model.update(storageURI=model.pop("storageUri")),
-    lambda model: model.update(storageUri="runs:/x/svc"),
-    lambda model: model.update(protocolVersion="v1"),
-    lambda model: model["modelFormat"].clear(),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.update(storageURI=model.pop("storageUri")),
+        lambda model: model.update(storageUri="runs:/x/svc"),
+        lambda model: model.update(protocolVersion="v1"),
+        lambda model: model["modelFormat"].clear(),
+    ],
+)
 def test_a_mistake_is_found(manifest, change):
     broken = copy.deepcopy(manifest)
     change(broken["spec"]["predictor"]["model"])

@@ -33,15 +33,30 @@ def jupyterlab(checkout, tmp_path_factory):
     own = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "JUPYTER", "MLFLOW_", "XDG_", "_SERIES_"))}
     own.pop("NB_PREFIX", None)
     own |= {
-        "HOME": str(home), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(checkout.root), "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_TOKEN": token,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(checkout.root),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_TOKEN": token,
     }
     log = home / "jupyterlab.log"
     with open(log, "wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
-             "--ServerApp.port_retries=0", "--ServerApp.root_dir=."],
-            cwd=checkout.root, env=own, stdout=stream, stderr=subprocess.STDOUT)
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                f"--port={port}",
+                "--ServerApp.port_retries=0",
+                "--ServerApp.root_dir=.",
+            ],
+            cwd=checkout.root,
+            env=own,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
     try:
         lab.wait_for(f"http://localhost:{port}/api", process, log)
         yield f"http://localhost:{port}/lab?token={token}"
@@ -96,7 +111,7 @@ def test_run_of_notebook_05_is_found_in_the_ui_by_clicking(jupyterlab, checkout)
         panel = lab.open_notebook(page, name, title)
         notebook = lab.run_all(page, panel, checkout.root / "notebooks" / name)
         lab.check_images(panel, notebook)
-        printed, = [cell.outputs[0].text.strip() for cell in notebook.cells if cell.source.endswith("print(run_id)")]
+        (printed,) = [cell.outputs[0].text.strip() for cell in notebook.cells if cell.source.endswith("print(run_id)")]
         runs = lab.follow(panel, "Open the list of runs in the MLflow UI")
         lab.open_run(runs, "svc", printed)
         expect(runs.get_by_text(printed, exact=True).first).to_be_visible(timeout=lab.PATIENCE)

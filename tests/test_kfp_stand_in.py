@@ -68,8 +68,9 @@ def core(client: kfp.Client, token: str | None = None) -> kubernetes.client.Core
 
 def pod_of(client, run_id, task, namespace="kubeflow"):
     pods = core(client).list_namespaced_pod(namespace, label_selector=f"pipeline/runid={run_id}").items
-    (found,) = [pod for pod in pods
-                if pod.metadata.annotations["workflows.argoproj.io/node-name"].endswith(f".root.{task}")]
+    (found,) = [
+        pod for pod in pods if pod.metadata.annotations["workflows.argoproj.io/node-name"].endswith(f".root.{task}")
+    ]
     return found
 
 
@@ -99,7 +100,10 @@ def children() -> list[psutil.Process]:
 
 
 def test_health_and_version():
-    for options, version, multi_user in [({}, "2.17.0", False), ({"version": "2.4.0", "namespaces": ["mine"]}, "2.4.0", True)]:
+    for options, version, multi_user in [
+        ({}, "2.17.0", False),
+        ({"version": "2.4.0", "namespaces": ["mine"]}, "2.4.0", True),
+    ]:
         with serve(**options) as url:
             health = requests.get(f"{url}/apis/v2beta1/healthz", timeout=5).json()
             assert (health["tag_name"], health["multi_user"]) == (version, multi_user)
@@ -125,8 +129,9 @@ def test_upload_a_pipeline_and_a_new_version_of_it(api, small_file):
     first, second = found.pipeline_versions
     assert second.pipeline_version_id == version.pipeline_version_id
     assert list(yaml.safe_load_all(Path(PIPELINE).read_text())) == list(first.pipeline_spec.values())
-    assert api.get_pipeline_version(pipeline.pipeline_id, version.pipeline_version_id).pipeline_spec["pipelineInfo"] == {
-        "name": "small"}
+    assert api.get_pipeline_version(pipeline.pipeline_id, version.pipeline_version_id).pipeline_spec[
+        "pipelineInfo"
+    ] == {"name": "small"}
 
     with pytest.raises(SERVER_ERROR, match="it has existing pipeline versions"):
         api.delete_pipeline(pipeline.pipeline_id)
@@ -171,8 +176,12 @@ def test_the_pipeline_succeeds_and_a_wrong_argument_fails_with_its_log(servers):
         version = client.list_pipeline_versions(pipeline.pipeline_id).pipeline_versions[0]
         experiment = client.create_experiment("iris")
         started = client.run_pipeline(
-            experiment.experiment_id, "good", params={"model_name": "flower"}, pipeline_id=pipeline.pipeline_id,
-            version_id=version.pipeline_version_id)
+            experiment.experiment_id,
+            "good",
+            params={"model_name": "flower"},
+            pipeline_id=pipeline.pipeline_id,
+            version_id=version.pipeline_version_id,
+        )
         assert started.state == "PENDING"
         run = finish(client, started.run_id)
         assert run.state == "SUCCEEDED", log_of(client, run.run_id, f"{tasks[2]}.executor")
@@ -185,7 +194,8 @@ def test_the_pipeline_succeeds_and_a_wrong_argument_fails_with_its_log(servers):
         assert found.info.run_name == "flower" and found.info.status == "FINISHED"
 
         failing = client.create_run_from_pipeline_package(
-            PIPELINE, {"kernel": "cubic"}, run_name="bad", experiment_name="iris")
+            PIPELINE, {"kernel": "cubic"}, run_name="bad", experiment_name="iris"
+        )
         run = finish(client, failing.run_id)
         assert run.state == "FAILED"
         assert states(run)["train-from-csv"] == "FAILED" and tasks[2] not in states(run)
@@ -283,7 +293,9 @@ def test_namespaces(small_file):
         assert client.get_pipeline_id("private") is None, "the real one looks among shared pipelines alone"
         assert client.pipelines.pipeline_service_get_pipeline_by_name("private", namespace="mine")
 
-        run = client.create_run_from_pipeline_package(small_file, {"text": "nothing"}, experiment_id=experiment.experiment_id)
+        run = client.create_run_from_pipeline_package(
+            small_file, {"text": "nothing"}, experiment_id=experiment.experiment_id
+        )
         finish(client, run.run_id)
         pods = core(client, "right").list_namespaced_pod("mine", label_selector=f"pipeline/runid={run.run_id}").items
         assert [pod.status.phase for pod in pods].count("Failed") == 1
@@ -310,8 +322,10 @@ def test_an_older_backend_fails_in_the_driver_of_the_task():
         assert run.state == "FAILED"
         assert states(run)["load-iris-data-driver"] == "FAILED" and "load-iris-data" not in states(run)
         assert pod_of(client, run.run_id, "load-iris-data-driver").status.phase == "Failed"
-        assert ('KFP driver: failed to unmarshal Kubernetes config, error: unknown field "securityContext" in '
-                "kfp_kubernetes.KubernetesExecutorConfig") in log_of(client, run.run_id, "load-iris-data-driver")
+        assert (
+            'KFP driver: failed to unmarshal Kubernetes config, error: unknown field "securityContext" in '
+            "kfp_kubernetes.KubernetesExecutorConfig"
+        ) in log_of(client, run.run_id, "load-iris-data-driver")
 
 
 def test_unknown_fields_and_wrong_types_are_refused(api, small_file):
@@ -354,12 +368,18 @@ def test_recurring_runs(small_file):
         pipeline_id = client.upload_pipeline(small_file).pipeline_id
         version_id = client.list_pipeline_versions(pipeline_id).pipeline_versions[0].pipeline_version_id
         job = client.create_recurring_run(
-            experiment_id, "every day", cron_expression="0 0 9 * * *", params={"text": "again"}, pipeline_id=pipeline_id,
-            version_id=version_id)
+            experiment_id,
+            "every day",
+            cron_expression="0 0 9 * * *",
+            params={"text": "again"},
+            pipeline_id=pipeline_id,
+            version_id=version_id,
+        )
         (run,) = client.list_runs(experiment_id=experiment_id).runs
         assert run.recurring_run_id == job.recurring_run_id and run.runtime_config.parameters == {"text": "again"}
         idle = client.create_recurring_run(
-            experiment_id, "hourly", interval_second=3600, pipeline_package_path=small_file, enabled=False)
+            experiment_id, "hourly", interval_second=3600, pipeline_package_path=small_file, enabled=False
+        )
         assert (idle.status, idle.trigger.periodic_schedule.interval_second) == ("DISABLED", "3600")
         assert len(client.list_runs(experiment_id=experiment_id).runs) == 1
         client.enable_recurring_run(idle.recurring_run_id)
@@ -367,7 +387,9 @@ def test_recurring_runs(small_file):
         found = client.list_recurring_runs(experiment_id=experiment_id).recurring_runs
         assert {item.display_name: item.status for item in found} == {"every day": "DISABLED", "hourly": "ENABLED"}
         with pytest.raises(SERVER_ERROR, match="Expected 5 to 6 fields"):
-            client.create_recurring_run(experiment_id, "never", cron_expression="daily", pipeline_package_path=small_file)
+            client.create_recurring_run(
+                experiment_id, "never", cron_expression="daily", pipeline_package_path=small_file
+            )
         for item in found:
             client.delete_recurring_run(item.recurring_run_id)
         assert client.list_recurring_runs(experiment_id=experiment_id).recurring_runs is None
@@ -377,7 +399,9 @@ def test_clean_up_leaves_nothing(small_file):
     with serve(slow=60) as url:
         client = kfp.Client(host=url)
         run = client.create_run_from_pipeline_package(small_file, experiment_name="iris")
-        wait_until(lambda: pod_of(client, run.run_id, "say.executor") if "say" in states(client.get_run(run.run_id)) else None)
+        wait_until(
+            lambda: pod_of(client, run.run_id, "say.executor") if "say" in states(client.get_run(run.run_id)) else None
+        )
         (child,) = children()
         folder = Path(child.cmdline()[-1]).parent
         assert folder.is_dir()
@@ -402,7 +426,10 @@ def test_the_command_ends_with_all_its_children(small_file):
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     process = subprocess.Popen(
         [sys.executable, ROOT / "tests" / "kfp_stand_in.py", "--port", "0", "--slow", "60", "--version", "2.16.1"],
-        stdout=subprocess.PIPE, text=True, env=environment)
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     try:
         url = re.fullmatch(r"KFP stand-in: (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())[1]
         client = kfp.Client(host=url)

@@ -17,8 +17,9 @@ import lab
 import psutil
 import pytest
 import requests
-from conftest import Checkout
 from playwright.sync_api import expect
+
+from conftest import Checkout
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -126,7 +127,10 @@ def pod():
         with open(log, "wb") as stream:
             process = subprocess.Popen(
                 [*(["unshare", *NAMESPACES] if isolated else []), "sh", "-c", "\n".join(commands)],
-                env=own, stdout=stream, stderr=subprocess.STDOUT)
+                env=own,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
         stack.callback(process.wait, 30)
         if isolated:
             stack.callback(end_namespace, process)
@@ -179,9 +183,13 @@ def test_all_of_it_fits_into_the_memory_of_the_pod(pod):
         pytest.skip("measures what the first test did: run the whole file")
     if pod.cgroup is None:
         pytest.skip("no memory cgroup can be made: run this on Linux as root (sudo .venv/bin/python -m pytest ...)")
-    print(f"held by processes {pod.cgroup.held / 2**20:.0f} MiB, peak with the cache of files {pod.cgroup.peak / 2**20:.0f} MiB")
+    print(
+        f"held by processes {pod.cgroup.held / 2**20:.0f} MiB, peak with the cache of files {pod.cgroup.peak / 2**20:.0f} MiB"
+    )
     assert pod.cgroup.killed == 0
-    assert 400 * 2**20 < pod.cgroup.held <= pod.cgroup.peak <= LIMIT, "JupyterLab, kernel and servers are not all in there"
+    assert 400 * 2**20 < pod.cgroup.held <= pod.cgroup.peak <= LIMIT, (
+        "JupyterLab, kernel and servers are not all in there"
+    )
 
 
 def test_nobody_had_rights_and_the_checkout_was_left_alone(pod):

@@ -35,8 +35,12 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def where(servers, request):
     return {
-        "model_name": "classifier", "experiment_name": "lean", "job_id": request.node.name,
-        "mlflow_tracking_uri": servers.tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url}
+        "model_name": "classifier",
+        "experiment_name": "lean",
+        "job_id": request.node.name,
+        "mlflow_tracking_uri": servers.tracking_uri,
+        "mlflow_s3_endpoint_url": servers.s3_endpoint_url,
+    }
 
 
 @pytest.fixture
@@ -88,7 +92,9 @@ def test_it_runs_where_nothing_is_installed_but_mlflows_client(trained, where, c
         except ModuleNotFoundError:
             print("no pandas")
     """
-    source = "from __future__ import annotations\n" + inspect.getsource(upload_model_to_mlflow) + textwrap.dedent(program)
+    source = (
+        "from __future__ import annotations\n" + inspect.getsource(upload_model_to_mlflow) + textwrap.dedent(program)
+    )
     handed = json.dumps([{"path": part.path, "metadata": dict(part.metadata)} for part in trained])
     done = subprocess.run([sys.executable, "-c", source, handed, json.dumps(where)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -107,10 +113,18 @@ def test_hostile_files_are_uploaded_and_never_run(where, client, tmp_path):
     code = f"open({str(ran)!r}, 'w')"
     hostile = pickle.dumps(Hostile())
     model = folder_model(
-        tmp_path / "model", model_pkl=hostile, python_model_pkl=hostile, **{"model.skops": hostile, "conda.yaml": (
-            f"!!python/object/apply:os.system ['touch {ran}']").encode(), "code.py": code.encode()})
+        tmp_path / "model",
+        model_pkl=hostile,
+        python_model_pkl=hostile,
+        **{
+            "model.skops": hostile,
+            "conda.yaml": (f"!!python/object/apply:os.system ['touch {ran}']").encode(),
+            "code.py": code.encode(),
+        },
+    )
     Path(model.path, "MLmodel").write_text(
-        f"flavors: {{python_function: {{loader_module: code, code: code.py}}}}\nx: !!python/object/apply:os.system ['touch {ran}']\n")
+        f"flavors: {{python_function: {{loader_module: code, code: code.py}}}}\nx: !!python/object/apply:os.system ['touch {ran}']\n"
+    )
     run_id = upload_model_to_mlflow(model, Metrics(uri="none"), **where)
     assert not ran.exists() and client.get_run(run_id).info.status == "FINISHED"
     stored = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/classifier/model.pkl", dst_path=str(tmp_path))
@@ -156,7 +170,7 @@ def test_a_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(tra
     os.environ["AWS_SECRET_ACCESS_KEY"] = "not-the-secret"
     with pytest.raises(RuntimeError, match="(?s)could not be filled and is FAILED.*Check AWS_ACCESS_KEY_ID"):
         upload_model_to_mlflow(*trained, **where)
-    run, = runs_of(client, where["job_id"])
+    (run,) = runs_of(client, where["job_id"])
     assert run.info.status == "FAILED" and run.data.tags["failure"] and "not-the-secret" not in str(run.data.tags)
     os.environ["AWS_SECRET_ACCESS_KEY"] = right
     boto3.DEFAULT_SESSION = None
@@ -172,12 +186,14 @@ def test_a_file_that_the_store_does_not_list_fails_the_run(trained, where, clien
     def lose_one(self, run_id, folder, path):  # as a store does whose disk was full
         upload(self, run_id, folder, path)
         bucket, _, prefix = self.get_run(run_id).info.artifact_uri.removeprefix("s3://").partition("/")
-        boto3.resource("s3", endpoint_url=where["mlflow_s3_endpoint_url"]).Object(bucket, f"{prefix}/{path}/MLmodel").delete()
+        boto3.resource("s3", endpoint_url=where["mlflow_s3_endpoint_url"]).Object(
+            bucket, f"{prefix}/{path}/MLmodel"
+        ).delete()
 
     monkeypatch.setattr(MlflowClient, "log_artifacts", lose_one)
     with pytest.raises(RuntimeError, match="does not list every file"):
         upload_model_to_mlflow(*trained, **where)
-    run, = runs_of(client, where["job_id"])
+    (run,) = runs_of(client, where["job_id"])
     assert run.info.status == "FAILED" and "does not list" in run.data.tags["failure"]
 
 
@@ -202,7 +218,8 @@ def test_its_run_lies_below_that_of_kubeflows_plugin(trained, where, client, mon
 
 def test_artifact_location_of_a_new_experiment(trained, where, client):
     run_id = upload_model_to_mlflow(
-        *trained, **where | {"experiment_name": "lean-proxied"}, artifact_location="mlflow-artifacts:/lean-proxied")
+        *trained, **where | {"experiment_name": "lean-proxied"}, artifact_location="mlflow-artifacts:/lean-proxied"
+    )
     assert client.get_run(run_id).info.artifact_uri.startswith("mlflow-artifacts:/lean-proxied/")
     assert client.list_artifacts(run_id, "classifier")
 

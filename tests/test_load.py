@@ -41,4 +41,4 @@ def test_a_file_of_another_learner_is_seen(checkout, tmp_path):
     client.delete_run(runs[2])
     finished, wrong = learners.read_back(uri, ["ann"])
     assert finished == learners.RUNS - 2
-    assert wrong == ["ann: the file of a run says \"bob's\"", "ann: 5 runs, 4 FINISHED, of 6"]
+    assert wrong == ['ann: the file of a run says "bob\'s"', "ann: 5 runs, 4 FINISHED, of 6"]

@@ -97,8 +97,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(**options) -> None:
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(Path("root").resolve()),
-               workspace_root=str(Path("workspace").resolve()), **options)
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(Path("root").resolve()),
+        workspace_root=str(Path("workspace").resolve()),
+        **options,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +110,15 @@ def everything_is_put_back(folder):
     root = logging.getLogger()
 
     def all_of_it():
-        return (sys.executable, os.environ["PATH"], os.environ["TMPDIR"], sys.stdout, builtins.print, root.level,
-                list(root.handlers))
+        return (
+            sys.executable,
+            os.environ["PATH"],
+            os.environ["TMPDIR"],
+            sys.stdout,
+            builtins.print,
+            root.level,
+            list(root.handlers),
+        )
 
     before = all_of_it()
     yield
@@ -124,8 +135,12 @@ def test_one_line_for_each_change_of_state_and_the_rest_in_the_log(folder, capfd
         print("of the block itself")
         run = pipeline_of(leave_a_folder)(text="a word")
     out, err = capfd.readouterr()
-    assert out == (state("echo", "running") + state("echo", "succeeded") + state("leave-a-folder", "running")
-                   + state("leave-a-folder", "succeeded"))
+    assert out == (
+        state("echo", "running")
+        + state("echo", "succeeded")
+        + state("leave-a-folder", "running")
+        + state("leave-a-folder", "succeeded")
+    )
     assert err == ""
     log = (folder / "run.log").read_text()
     assert "noise about a word" in log and "of the block itself" in log
@@ -149,12 +164,15 @@ def test_tasks_use_this_environment(folder):
         assert where().output == sys.prefix
 
 
-@pytest.mark.parametrize(("second", "cause"), [
-    (refuse, "ValueError: a word is refused"),
-    (be_killed, "it was killed, most likely because the memory ran out. Free some and run it again."),
-    (leave, "it ended without an exception."),
-    (exit_quietly, "it ended without an exception."),
-])
+@pytest.mark.parametrize(
+    ("second", "cause"),
+    [
+        (refuse, "ValueError: a word is refused"),
+        (be_killed, "it was killed, most likely because the memory ran out. Free some and run it again."),
+        (leave, "it ended without an exception."),
+        (exit_quietly, "it ended without an exception."),
+    ],
+)
 def test_failed_task_is_named_with_its_cause_and_its_log(folder, capfd, second, cause):
     name = second.name
     with pytest.raises(PipelineError) as caught, task_states("run.log"):
@@ -162,13 +180,17 @@ def test_failed_task_is_named_with_its_cause_and_its_log(folder, capfd, second, 
     assert str(caught.value) == f"Task {name!r} failed: {cause}\nThe whole log: run.log"
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
     assert caught.value._render_traceback_() == [f"PipelineError: {caught.value}"]
-    assert capfd.readouterr().out == (state("echo", "running") + state("echo", "succeeded") + state(name, "running")
-                                      + state(name, "failed"))
+    assert capfd.readouterr().out == (
+        state("echo", "running") + state("echo", "succeeded") + state(name, "running") + state(name, "failed")
+    )
     assert f"Executing task '{name}'" in re.sub(r"\x1b\[\d+m", "", (folder / "run.log").read_text())
 
 
 def test_failed_component_that_runs_by_itself_reads_the_same(folder, capfd):
-    with pytest.raises(PipelineError, match=r"^Task 'refuse' failed: ValueError: a is refused\nThe whole log: "), task_states():
+    with (
+        pytest.raises(PipelineError, match=r"^Task 'refuse' failed: ValueError: a is refused\nThe whole log: "),
+        task_states(),
+    ):
         refuse(text="a")
     assert capfd.readouterr().out == state("refuse", "running") + state("refuse", "failed")
 
@@ -213,7 +235,10 @@ def test_one_of_many_side_by_side_fails_with_its_own_cause(folder):
         with dsl.ParallelFor(["a", "a word", "b", "c"], parallelism=2) as text:
             refuse_a_word(text=text)
 
-    with pytest.raises(PipelineError, match="Task 'refuse-a-word' failed: ValueError: a word is refused"), task_states():
+    with (
+        pytest.raises(PipelineError, match="Task 'refuse-a-word' failed: ValueError: a word is refused"),
+        task_states(),
+    ):
         loop()
 
 
@@ -223,8 +248,16 @@ def test_cached_task_says_so(folder, capfd):
         with task_states():
             assert pipeline_of(echo)(text="same").output == "same"
     assert capfd.readouterr().out == "".join(
-        state(name, word) for name, word in [("echo", "running"), ("echo", "succeeded"), ("echo-2", "running"),
-                                             ("echo-2", "succeeded"), ("echo", "cached"), ("echo-2", "cached")])
+        state(name, word)
+        for name, word in [
+            ("echo", "running"),
+            ("echo", "succeeded"),
+            ("echo-2", "running"),
+            ("echo-2", "succeeded"),
+            ("echo", "cached"),
+            ("echo-2", "cached"),
+        ]
+    )
 
 
 def test_what_the_block_raises_itself_passes_through(folder):
@@ -288,7 +321,15 @@ with task_states():
 print(run.output == sys.prefix, " " in sys.prefix, folder.is_relative_to(settings.ROOT))
 """)
     libraries = os.pathsep.join([str(checkout.root), sysconfig.get_paths()["purelib"]])
-    done = subprocess.run([environment / "bin" / "python", script], env=os.environ | {"PYTHONPATH": libraries},
-                          capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["where                           running",
-                                        "where                           succeeded", "True True True"], done.stderr
+    done = subprocess.run(
+        [environment / "bin" / "python", script],
+        env=os.environ | {"PYTHONPATH": libraries},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == [
+        "where                           running",
+        "where                           succeeded",
+        "True True True",
+    ], done.stderr

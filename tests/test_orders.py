@@ -28,9 +28,12 @@ def test_in_any_order_other_parameters_change_the_result(series_copy):
         with_kernel = [run for run in runs if run.data.params.get("kernel") == kernel]
         assert {experiments[run.info.experiment_id] for run in with_kernel} >= {"iris-by-hand", "iris"}
         assert {run.info.status for run in runs} == {"FINISHED"}
-        accuracies |= {run.data.metrics["training_accuracy"] for run in with_kernel
-                       if "training_accuracy" in run.data.metrics}
+        accuracies |= {
+            run.data.metrics["training_accuracy"] for run in with_kernel if "training_accuracy" in run.data.metrics
+        }
     assert len(accuracies) == len(chosen), accuracies
     for path in series_copy.root.glob("work/runs/*/0*.ipynb"):
         executed = nbformat.read(path, as_version=4)
-        assert not [output for cell in executed.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+        assert not [
+            output for cell in executed.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"
+        ]

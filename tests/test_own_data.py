@@ -20,23 +20,30 @@ def load(path, folder, target_column="target", endpoint=""):
     return pd.read_csv(files[0]), pd.read_csv(files[1])["target"]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("empty", b"", "empty.csv is no table: No columns to parse"),
-    ("header", b"a,b,target\n", "needs rows"),
-    ("other", GOOD.replace("target", "species").encode(), r"no column 'target'. Name one of: a, b, species\."),
-    ("alone", b"target\n" + b"x\ny\n" * 9, "a column besides 'target'"),
-    ("text", GOOD.replace("\n4,", "\nfour,").encode(), "text.csv, line 6: 'a' is 'four', not a number"),
-    ("infinite", GOOD.replace("\n4,", "\ninf,").encode(), "infinite.csv, line 6: 'a' is 'inf', not a number"),
-    ("gap", GOOD.replace("\n4,", "\n,").encode(), "gap.csv, line 6: 'a' is empty"),
-    ("gap_in_target", GOOD.replace(",x\n", ",\n", 1).encode(), "gap_in_target.csv, line 2: 'target' is empty"),
-    ("one", GOOD.replace(",y", ",x").encode(), "'target' holds a single class, 'x'"),
-    ("few", (GOOD + "1,1,z\n").encode(), "class 'z' has only 1 of the five rows"),
-    ("measurement", b"a,target\n" + b"".join(b"%d,0.%d\n" % (n, n) for n in range(10, 40)), "a measurement and no class"),
-    ("binary", bytes(range(256)) * 9, "binary.csv is no table"),
-    ("latin", GOOD.replace("x", "ä").encode("latin-1"), "latin.csv is no table.*UTF-8"),
-    ("ragged", (GOOD + "1,2,3,4,5\n").encode(), "ragged.csv is no table"),
-    ("long", GOOD.replace("\n4,", f"\n{'x' * 9000},").encode(), "line 6: 'a' is 'x{40}', not a number"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty", b"", "empty.csv is no table: No columns to parse"),
+        ("header", b"a,b,target\n", "needs rows"),
+        ("other", GOOD.replace("target", "species").encode(), r"no column 'target'. Name one of: a, b, species\."),
+        ("alone", b"target\n" + b"x\ny\n" * 9, "a column besides 'target'"),
+        ("text", GOOD.replace("\n4,", "\nfour,").encode(), "text.csv, line 6: 'a' is 'four', not a number"),
+        ("infinite", GOOD.replace("\n4,", "\ninf,").encode(), "infinite.csv, line 6: 'a' is 'inf', not a number"),
+        ("gap", GOOD.replace("\n4,", "\n,").encode(), "gap.csv, line 6: 'a' is empty"),
+        ("gap_in_target", GOOD.replace(",x\n", ",\n", 1).encode(), "gap_in_target.csv, line 2: 'target' is empty"),
+        ("one", GOOD.replace(",y", ",x").encode(), "'target' holds a single class, 'x'"),
+        ("few", (GOOD + "1,1,z\n").encode(), "class 'z' has only 1 of the five rows"),
+        (
+            "measurement",
+            b"a,target\n" + b"".join(b"%d,0.%d\n" % (n, n) for n in range(10, 40)),
+            "a measurement and no class",
+        ),
+        ("binary", bytes(range(256)) * 9, "binary.csv is no table"),
+        ("latin", GOOD.replace("x", "ä").encode("latin-1"), "latin.csv is no table.*UTF-8"),
+        ("ragged", (GOOD + "1,2,3,4,5\n").encode(), "ragged.csv is no table"),
+        ("long", GOOD.replace("\n4,", f"\n{'x' * 9000},").encode(), "line 6: 'a' is 'x{40}', not a number"),
+    ],
+)
 def test_bad_table_is_refused_with_place_and_remedy_and_writes_nothing(tmp_path, name, content, message):
     (tmp_path / f"{name}.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message) as raised:
@@ -80,8 +87,12 @@ def test_object_in_the_store(servers, tmp_path):
     s3.put_object(Bucket="mlflow", Key="tables/my table.csv", Body=GOOD.encode())
     data, _ = load("s3://mlflow/tables/my table.csv", tmp_path, endpoint=servers.s3_endpoint_url)
     assert len(data) == 20
-    for source, why in {"s3://mlflow/tables/none.csv": "NoSuchKey|does not exist", "s3://nobody/x.csv": "", "s3://": "",
-                        "s3://mlflow": ""}.items():
+    for source, why in {
+        "s3://mlflow/tables/none.csv": "NoSuchKey|does not exist",
+        "s3://nobody/x.csv": "",
+        "s3://": "",
+        "s3://mlflow": "",
+    }.items():
         with pytest.raises(ValueError, match=f"{source!r} cannot be read: .*({why})"):
             load(source, tmp_path, endpoint=servers.s3_endpoint_url)
 

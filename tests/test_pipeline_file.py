@@ -35,7 +35,9 @@ def test_file_is_what_the_notebooks_collect(tag):
 def test_stored_yaml_is_up_to_date(tag, tmp_path):
     refresh.compile_pipeline(tmp_path, refresh.HELPERS / f"{tag}.py", refresh.COMPILED[tag])
     for name in refresh.COMPILED[tag]:
-        assert (refresh.DEPLOY / name).read_bytes() == (tmp_path / name).read_bytes(), f"make refresh compiles {name} anew"
+        assert (refresh.DEPLOY / name).read_bytes() == (tmp_path / name).read_bytes(), (
+            f"make refresh compiles {name} anew"
+        )
 
 
 def test_no_yaml_is_left_over():
@@ -53,8 +55,8 @@ def test_the_two_differ_in_image_and_installation_alone(of_image, of_packages):
     assert image.keys() == packages.keys()
     for name, container in packages.items():
         program = image[name]["command"]
-        assert container["command"][-len(program):] == program, "the same program runs in both"
-        install = container["command"][:-len(program)]
+        assert container["command"][-len(program) :] == program, "the same program runs in both"
+        install = container["command"][: -len(program)]
         assert install[:2] == ["sh", "-c"] and len(install) == 3 and "pip install" in install[2]
         assert "pip install" not in " ".join(program[:-1]), "a task of the image installs nothing"
         assert container["image"] != image[name]["image"]
@@ -62,7 +64,8 @@ def test_the_two_differ_in_image_and_installation_alone(of_image, of_packages):
         assert {entry["name"] for entry in container.get("env", [])} <= {"HOME"}
         rest = {"command", "image", "env"}
         assert {key: container[key] for key in container.keys() - rest} == {
-            key: image[name][key] for key in image[name].keys() - rest}
+            key: image[name][key] for key in image[name].keys() - rest
+        }
     both = documents(of_image), documents(of_packages)
     for specification, _ in both:
         del specification["deploymentSpec"]
@@ -87,11 +90,16 @@ def test_no_secret(path):
             assert set(reference) <= {"keyToEnv", "optional", "secretName", "secretNameParameter"}
             for entry in reference["keyToEnv"]:
                 assert set(entry) == {"envVar", "secretKey"}
-    names = [entry["envVar"] for executor in
-             documents(path)[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
-             for reference in executor.get("secretAsEnv", []) for entry in reference["keyToEnv"]]
+    names = [
+        entry["envVar"]
+        for executor in documents(path)[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+        for reference in executor.get("secretAsEnv", [])
+        for entry in reference["keyToEnv"]
+    ]
     tasks = {"mlflow_pipeline": 1, "lean_pipeline": 2}[path.stem.removesuffix("_packages")]
-    assert sorted(names) == tasks * ["AWS_ACCESS_KEY_ID"] + tasks * ["AWS_SECRET_ACCESS_KEY"], "by reference, and to no task more"
+    assert sorted(names) == tasks * ["AWS_ACCESS_KEY_ID"] + tasks * ["AWS_SECRET_ACCESS_KEY"], (
+        "by reference, and to no task more"
+    )
 
 
 @EVERY_FILE

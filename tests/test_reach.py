@@ -27,8 +27,11 @@ def test_devcontainer_has_what_the_readme_asks_for():
     of_image = (ROOT / "deploy" / "image" / "Dockerfile").read_text()
     base = re.search(r"^FROM (\S+)$", dockerfile, re.MULTILINE)[1]
     assert base == re.search(r"^FROM (\S+)$", of_image, re.MULTILINE)[1]
-    python, = [line for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-               if isinstance(line, str) and line.startswith("python=")]
+    (python,) = [
+        line
+        for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+        if isinstance(line, str) and line.startswith("python=")
+    ]
     assert base.startswith("python:" + python.removeprefix("python="))
     assert {"git", "make"} <= set(dockerfile.split()) and "pip install" not in dockerfile
     assert not re.search(r"^USER root", dockerfile, re.MULTILINE)

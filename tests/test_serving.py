@@ -72,9 +72,14 @@ def test_one_that_never_answers_is_stopped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(serving, "START_SECONDS", 1)
     with pytest.raises(serving.ServingError, match="did not answer"):
-        serving.start([sys.executable, "-c", "print('mine', flush=True); import time; time.sleep(300)"], serving.free_port())
-    assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
-                and "time.sleep(300)" in child.cmdline()]
+        serving.start(
+            [sys.executable, "-c", "print('mine', flush=True); import time; time.sleep(300)"], serving.free_port()
+        )
+    assert not [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "time.sleep(300)" in child.cmdline()
+    ]
 
 
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)"])

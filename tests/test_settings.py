@@ -37,9 +37,16 @@ def test_second_kernel_gets_a_second_folder_until_the_first_one_ends(other):
     begin = "from helpers import settings; print(settings.begin_notebook('01_first').name, flush=True); input()"
     kernels = []
     for _ in range(3):
-        kernels.append(subprocess.Popen(
-            [sys.executable, "-c", begin], cwd=other.root, env=os.environ | {"PYTHONPATH": str(other.root)}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        kernels.append(
+            subprocess.Popen(
+                [sys.executable, "-c", begin],
+                cwd=other.root,
+                env=os.environ | {"PYTHONPATH": str(other.root)},
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
         if len(kernels) == 1:
             assert kernels[0].stdout.readline() == "01_first\n"
             kept = other.work / "notebooks" / "01_first" / "kept"
@@ -68,9 +75,36 @@ def test_model_name_that_is_safe(name):
     settings.check_model_name(name)
 
 
-@pytest.mark.parametrize("name", [
-    "", " ", " a", "a ", "a b", "a/b", "a\\b", "/a", "..", ".", ".a", "a..b", "../a", "-a", "_a", "a\n", "a\0", "ä",
-    "a" * 101, "a'b", 'a"', "a:b", "~", "$HOME", "%2e%2e"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        " a",
+        "a ",
+        "a b",
+        "a/b",
+        "a\\b",
+        "/a",
+        "..",
+        ".",
+        ".a",
+        "a..b",
+        "../a",
+        "-a",
+        "_a",
+        "a\n",
+        "a\0",
+        "ä",
+        "a" * 101,
+        "a'b",
+        'a"',
+        "a:b",
+        "~",
+        "$HOME",
+        "%2e%2e",
+    ],
+)
 def test_model_name_that_is_not(name):
     with pytest.raises(settings.SeriesError, match="model_name=.* is not usable.*for example 'svc'"):
         settings.check_model_name(name)
@@ -87,13 +121,17 @@ def test_kernel_that_svc_does_not_know(kernel):
         settings.check_kernel(kernel)
 
 
-@pytest.mark.parametrize(("variables", "expected"), [
-    ({"NB_PREFIX": "/notebook/ns/name"}, "/notebook/ns/name/"),
-    ({"NB_PREFIX": "/notebook/ns/name/"}, "/notebook/ns/name/"),
-    ({"NB_PREFIX": "/"}, "/"),
-    ({"JUPYTERHUB_SERVICE_PREFIX": "/user/kim/"}, "/user/kim/"),
-    ({"NB_PREFIX": "/notebook/ns/name", "JUPYTERHUB_SERVICE_PREFIX": "/user/kim/"}, "/notebook/ns/name/"),
-    ({}, None)])
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"NB_PREFIX": "/notebook/ns/name"}, "/notebook/ns/name/"),
+        ({"NB_PREFIX": "/notebook/ns/name/"}, "/notebook/ns/name/"),
+        ({"NB_PREFIX": "/"}, "/"),
+        ({"JUPYTERHUB_SERVICE_PREFIX": "/user/kim/"}, "/user/kim/"),
+        ({"NB_PREFIX": "/notebook/ns/name", "JUPYTERHUB_SERVICE_PREFIX": "/user/kim/"}, "/notebook/ns/name/"),
+        ({}, None),
+    ],
+)
 def test_address_of_jupyter_from_the_environment(monkeypatch, tmp_path, variables, expected):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     for name, value in variables.items():
@@ -128,16 +166,20 @@ def public():
 def test_read_only_state_folder_gets_one_clear_sentence(public):
     public.work.mkdir()
     public.work.chmod(0o555)
-    done = public.run(AS_ANOTHER + """
+    done = public.run(
+        AS_ANOTHER
+        + """
     for action in (settings.check_work_dir, lambda: settings.begin_notebook("01_first"), stack.start):
         try:
             action()
         except settings.SeriesError as error:
             print(error)
-    """)
+    """
+    )
     assert done.stdout.splitlines() == 3 * [
         f"Cannot write to the state folder {public.work}: Permission denied. Free some space or make the folder "
-        "writable, then run this again."], done.stderr
+        "writable, then run this again."
+    ], done.stderr
     assert not list(public.work.iterdir())
 
 
@@ -150,13 +192,16 @@ def test_state_of_another_user_is_not_taken_for_none(public):
     (public.work / "notebooks" / "01_first" / "model").write_text("")
     os.chown(public.work, 65534, 65534)
     os.chown(public.work / "notebooks", 65534, 65534)
-    done = public.run(AS_ANOTHER + """
+    done = public.run(
+        AS_ANOTHER
+        + """
     for action in (stack.start, stack.status, lambda: settings.begin_notebook("01_first")):
         try:
             action()
         except settings.SeriesError as error:
             print(error)
-    """)
+    """
+    )
     sentence = f"{public.work / 'stack.json'} belongs to another user: "
     started, status, notebook = done.stdout.splitlines()
     assert started.startswith(sentence) and status.startswith(sentence)
@@ -169,10 +214,15 @@ def test_checkout_that_cannot_be_written_to_gets_a_state_folder_of_the_user(publ
     state.chmod(0o777)
     public.root.chmod(0o555)
     try:
-        done = public.run(AS_ANOTHER + """
+        done = public.run(
+            AS_ANOTHER
+            + """
     settings.check_work_dir()
     print(settings.work_dir())
-    """, XDG_STATE_HOME=str(state), HOME=str(state))
+    """,
+            XDG_STATE_HOME=str(state),
+            HOME=str(state),
+        )
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.strip()).is_relative_to(state)
         assert Path(done.stdout.strip()).is_dir()

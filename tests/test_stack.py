@@ -41,7 +41,7 @@ def seen(text: str) -> str:
     for line in text.split("\n"):
         shown = ""
         for part in line.split("\r"):
-            shown = part + shown[len(part):]
+            shown = part + shown[len(part) :]
         lines.append(shown)
     return "\n".join(lines)
 
@@ -132,7 +132,9 @@ def test_port_that_somebody_takes_while_we_start_is_left(other, monkeypatch, nam
     port = stack._choose_ports(name, [], False)[0]
     monkeypatch.setitem(stack.USUAL_PORTS, name, port)
     honest = stack._is_free
-    monkeypatch.setattr(stack, "_is_free", lambda number, twin: number == port or honest(number, twin))  # it was, just now
+    monkeypatch.setattr(
+        stack, "_is_free", lambda number, twin: number == port or honest(number, twin)
+    )  # it was, just now
     with taken(port):
         stack.start()
     assert state(other)["servers"][name]["ports"][0] != port
@@ -155,8 +157,12 @@ def test_second_start_starts_nothing(checkout, servers):
 
 
 def test_everything_listens_on_loopback_only(checkout, servers):
-    addresses = [connection.laddr for process in checkout.processes()
-                 for connection in process.net_connections() if connection.status == psutil.CONN_LISTEN]
+    addresses = [
+        connection.laddr
+        for process in checkout.processes()
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
     assert len(addresses) >= 2
     assert {address.ip for address in addresses} == {"127.0.0.1"}
 
@@ -220,10 +226,14 @@ def test_wrong_key_is_known_in_seconds(checkout, servers):
     client = MlflowClient(servers.tracking_uri)
     run = client.create_run(client.create_experiment("wrong key"))
     # In a process of its own: MLflow keeps its S3 client, and so the keys, for minutes.
-    done = checkout.run(f"""
+    done = checkout.run(
+        f"""
         from mlflow import MlflowClient
         MlflowClient().log_text({run.info.run_id!r}, "text", "c.txt")
-        """, timeout=120, AWS_SECRET_ACCESS_KEY="wrong")  # left to itself it tries for 248 s
+        """,
+        timeout=120,
+        AWS_SECRET_ACCESS_KEY="wrong",
+    )  # left to itself it tries for 248 s
     assert done.returncode == 1
     assert "SignatureDoesNotMatch" in done.stderr.splitlines()[-1]
 
@@ -243,7 +253,10 @@ def test_connect_uses_the_readers_own_server_and_starts_none(servers, other, mon
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://nowhere.invalid:5000"])
 def test_connect_refuses_a_server_that_is_down_in_seconds(other, monkeypatch, address, no_longer_than):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with no_longer_than(60), pytest.raises(stack.StackError, match=f"No MLflow server answers at {address}.*unset MLFLOW_TRACKING_URI"):
+    with (
+        no_longer_than(60),
+        pytest.raises(stack.StackError, match=f"No MLflow server answers at {address}.*unset MLFLOW_TRACKING_URI"),
+    ):
         stack.connect()
     assert not other.work.exists()
 
@@ -256,8 +269,13 @@ def test_connect_refuses_what_is_no_server(other, monkeypatch, address):
 
 
 def test_proxy_and_foreign_keys_do_not_disturb(checkout, servers):
-    foreign = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9",
-               "NO_PROXY": "example.org", "no_proxy": "example.org"}
+    foreign = {
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "ALL_PROXY": "http://127.0.0.1:9",
+        "NO_PROXY": "example.org",
+        "no_proxy": "example.org",
+    }
     work = """
         from helpers import stack
         print(stack.connect().tracking_uri)
@@ -273,8 +291,11 @@ def test_proxy_and_foreign_keys_do_not_disturb(checkout, servers):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [servers.tracking_uri, "['d.txt'] example.org"]
     # The reader's own server on this machine is not sought behind the proxy either.
-    done = checkout.run("from helpers import stack; print(stack.connect().tracking_uri)", **foreign,
-                        MLFLOW_TRACKING_URI=servers.tracking_uri)
+    done = checkout.run(
+        "from helpers import stack; print(stack.connect().tracking_uri)",
+        **foreign,
+        MLFLOW_TRACKING_URI=servers.tracking_uri,
+    )
     assert done.stdout.split() == [servers.tracking_uri], done.stderr
 
 
@@ -370,8 +391,9 @@ def test_stop_ends_the_servers_and_nobody_else_and_keeps_the_data(checkout, serv
 def test_process_that_got_a_dead_servers_number_is_left_alone(other, bystander):
     server = {"ports": [20001], "pid": bystander.pid, "created": bystander.create_time() - 3600}
     other.work.mkdir()
-    (other.work / "stack.json").write_text(json.dumps(
-        {"servers": {"s3": server, "mlflow": server | {"pid": 2**30}}, "access_key": "a", "secret_key": "b"}))
+    (other.work / "stack.json").write_text(
+        json.dumps({"servers": {"s3": server, "mlflow": server | {"pid": 2**30}}, "access_key": "a", "secret_key": "b"})
+    )
     assert not any(answer["running"] for answer in stack.status().values())
     assert stack.stop() == []
     assert bystander.is_running()
@@ -405,8 +427,10 @@ def test_work_that_is_a_file_gets_one_clear_sentence(other):
     other.work.write_text("")
     done = other.run("-m helpers.stack start")
     assert done.returncode == 1
-    assert done.stderr == (f"Cannot write to the state folder {other.work}: File exists. Free some space or make the "
-                           "folder writable, then run this again.\n")
+    assert done.stderr == (
+        f"Cannot write to the state folder {other.work}: File exists. Free some space or make the "
+        "folder writable, then run this again.\n"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk to fill")
@@ -415,8 +439,10 @@ def test_full_disk_gets_one_clear_sentence(other):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", other.work], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a disk to fill")
     try:
-        sentence = (f"Cannot write to the state folder {other.work}: No space left on device. Free some space or make "
-                    "the folder writable, then run this again.\n")
+        sentence = (
+            f"Cannot write to the state folder {other.work}: No space left on device. Free some space or make "
+            "the folder writable, then run this again.\n"
+        )
         with suppress(OSError), open(other.work / "fill", "wb", buffering=0) as stream:
             while stream.write(bytes(4096)):
                 pass
@@ -456,7 +482,9 @@ def test_store_whose_disk_was_full_begins_anew_once(checkout, servers):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk to fill")
 def test_full_store_gets_one_clear_sentence_and_keeps_its_objects(other, monkeypatch):
     (other.work / "s3").mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", other.work / "s3"], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", other.work / "s3"], capture_output=True
+    ).returncode:
         pytest.skip("this machine lets nobody mount a disk to fill")
     try:
         stack.connect()
@@ -469,7 +497,8 @@ def test_full_store_gets_one_clear_sentence_and_keeps_its_objects(other, monkeyp
             patch.setattr(stack, "_takes_files", lambda state: False)
             stack.start()
         assert str(raised.value) == (
-            f"The S3 store takes no files. Free some space on the disk of {other.work}, then run this again.")
+            f"The S3 store takes no files. Free some space on the disk of {other.work}, then run this again."
+        )
         (other.work / "s3" / "fill").unlink()
         stack.connect()
         assert bucket().Object("kept").get()["Body"].read() == b"kept"

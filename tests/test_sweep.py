@@ -54,11 +54,15 @@ def test_the_rows_held_out_are_those_that_training_keeps_back(parts, tmp_path):
             assert json.load(file)["accuracy"] == model.score(test, pd.read_csv(files["test_target"])["target"])
 
 
-@pytest.mark.parametrize("grid", [
-    {"kernel": ["linear", "rbf"], "C": [0.1, 1.0, 10.0]},
-    {"kernel": ["poly", "sigmoid"], "C": [0.01, 3.0]},
-    {"kernel": ["rbf"], "C": [100.0, 0.001, 1.0]},
-], ids=str)
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"kernel": ["linear", "rbf"], "C": [0.1, 1.0, 10.0]},
+        {"kernel": ["poly", "sigmoid"], "C": [0.01, 3.0]},
+        {"kernel": ["rbf"], "C": [100.0, 0.001, 1.0]},
+    ],
+    ids=str,
+)
 def test_best_is_that_of_scikit_learns_own_search(parts, tmp_path, grid):
     _, files = parts
     candidates = list(ParameterGrid(grid))
@@ -108,8 +112,15 @@ def test_confusion_matrix_counts_species_against_answers(servers, parts, tmp_pat
     mlflow.sklearn.save_model(model, tmp_path / "svc", pip_requirements=["scikit-learn"])
     client.log_artifacts(run_id, str(tmp_path / "svc"), "svc")
     confusion = ClassificationMetrics(uri=str(tmp_path / "confusion"))
-    evaluate(files["test_data"], files["test_target"], run_id, "svc", servers.tracking_uri,
-             servers.s3_endpoint_url, confusion)
+    evaluate(
+        files["test_data"],
+        files["test_target"],
+        run_id,
+        "svc",
+        servers.tracking_uri,
+        servers.s3_endpoint_url,
+        confusion,
+    )
     rows = confusion.metadata["confusionMatrix"]["rows"]
     assert [row["row"] for row in rows] == [[0, 0, 10], [0, 0, 10], [0, 0, 10]]
 
@@ -127,12 +138,16 @@ def test_numbers_and_items():
 
 def test_file_compiles_with_keys_for_three_tasks_and_no_installation(tmp_path):
     done = subprocess.run(
-        [sys.executable, refresh.HELPERS / "sweep_pipeline.py"], cwd=tmp_path, capture_output=True, text=True)
+        [sys.executable, refresh.HELPERS / "sweep_pipeline.py"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     specification, for_kubernetes = yaml.safe_load_all((tmp_path / "sweep_pipeline.yaml").read_text())
     executors = for_kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert {name for name, executor in executors.items() if "secretAsEnv" in executor} == {
-        "exec-upload-sklearn-model-to-mlflow", "exec-evaluate", "exec-promote-if-better"}
+        "exec-upload-sklearn-model-to-mlflow",
+        "exec-evaluate",
+        "exec-promote-if-better",
+    }
     for name, executor in specification["deploymentSpec"]["executors"].items():
         container = executor["container"]
         assert container["image"] == IMAGE and executors[name]["securityContext"]["runAsNonRoot"], name

@@ -19,7 +19,10 @@ WORKFLOWS = sorted(FOLDER.glob("*.yml"))
 def check(*paths):
     """Compare with the schema that check-jsonschema carries; nothing is fetched."""
     return subprocess.run(
-        [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *paths], capture_output=True, text=True)
+        [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *paths],
+        capture_output=True,
+        text=True,
+    )
 
 
 def audit(*paths):
@@ -37,12 +40,15 @@ def test_they_pass_the_audit():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(("old", "new", "tool"), [
-    ("runs-on:", "run-on:", check),
-    ("        run: make run", "        run: {make: run}", check),
-    ("run: make run", "run: make run ${{ inputs.params }}", audit),
-    ("@3d3c42e5aac5ba805825da76410c181273ba90b1", "@main", audit),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "tool"),
+    [
+        ("runs-on:", "run-on:", check),
+        ("        run: make run", "        run: {make: run}", check),
+        ("run: make run", "run: make run ${{ inputs.params }}", audit),
+        ("@3d3c42e5aac5ba805825da76410c181273ba90b1", "@main", audit),
+    ],
+)
 def test_a_mistake_is_found(tmp_path, old, new, tool):
     (tmp_path / ".github" / "workflows").mkdir(parents=True)
     broken = tmp_path / ".github" / "workflows" / "broken.yml"
@@ -54,13 +60,17 @@ def test_a_mistake_is_found(tmp_path, old, new, tool):
 
 def test_papermill_step_runs_as_written(tmp_path):
     steps = yaml.safe_load((FOLDER / "notebooks.yml").read_text())["jobs"]["notebooks"]["steps"]
-    script, = [step["run"] for step in steps if "papermill" in step.get("run", "")]
+    (script,) = [step["run"] for step in steps if "papermill" in step.get("run", "")]
     root = tmp_path / "check out"
     shutil.copytree(settings.NOTEBOOKS / "tasks", root / "notebooks" / "tasks")
     (root / ".venv").symlink_to(BIN.parent)
     done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", script], cwd=root, capture_output=True, text=True,
-        env=os.environ | {"GITHUB_STEP_SUMMARY": str(tmp_path / "page.md"), "PYTHONPATH": str(settings.ROOT)})
+        ["bash", "-e", "-o", "pipefail", "-c", script],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"GITHUB_STEP_SUMMARY": str(tmp_path / "page.md"), "PYTHONPATH": str(settings.ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "page.md").read_text().startswith("150 rows, 4 columns. Classes: 0 (50 rows)")
 

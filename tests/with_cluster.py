@@ -44,19 +44,27 @@ def cluster(**options) -> Iterator[str]:
     if client.get_experiment_by_name(EXPERIMENT) is None:
         client.create_experiment(EXPERIMENT, artifact_location=f"mlflow-artifacts:/{EXPERIMENT}")
     own = ("AWS_", "MLFLOW_", "_SERIES_", "KF_", "KUBE")
-    reader = {name: value for name, value in os.environ.items() if not name.startswith(own) and name not in ("CI", "NB_PREFIX")}
+    reader = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(own) and name not in ("CI", "NB_PREFIX")
+    }
     overrides = {"mlflow_tracking_uri": tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, reader, clear=True):
         with serve(overrides=overrides, **options) as url:
             config = {
-                "apiVersion": "v1", "kind": "Config", "current-context": "stand-in",
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "stand-in",
                 "clusters": [{"name": "stand-in", "cluster": {"server": url}}],
                 "users": [{"name": "reader", "user": {}}],
                 "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": "reader"}}],
             }
             (Path(folder) / "config").write_text(yaml.safe_dump(config))
             os.environ |= {
-                "KF_PIPELINES_ENDPOINT": url, "KUBECONFIG": f"{folder}/config", "MLFLOW_TRACKING_URI": tracking_uri,
+                "KF_PIPELINES_ENDPOINT": url,
+                "KUBECONFIG": f"{folder}/config",
+                "MLFLOW_TRACKING_URI": tracking_uri,
                 "KF_PIPELINES_SA_TOKEN_PATH": f"{folder}/no-token",
             }
             yield url

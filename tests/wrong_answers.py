@@ -68,10 +68,13 @@ fake = http.server.HTTPServer(("127.0.0.1", 0), Zeros)
 threading.Thread(target=fake.serve_forever, daemon=True).start()
 port = fake.server_port
 """
-_OTHER = """
+_OTHER = (
+    """
 model = {}.fit(*__import__("sklearn.datasets").datasets.load_iris(return_X_y=True, as_frame=True))
 mlflow.sklearn.save_model(model, "{}/classifier", serialization_format="{}", pip_requirements=["mlflow"])
-""" + _RUN
+"""
+    + _RUN
+)
 _SVC = "__import__('sklearn.svm').svm.SVC()"
 
 WRONG = {
@@ -84,8 +87,11 @@ WRONG = {
         ("columns = list(reversed(columns))", "input_names()"),
         ("columns = columns[0]", "as a list"),
         ("del columns", "in the variable `columns`"),
-        ("import shutil\nshutil.rmtree('svc-example')\n"
-         + _SAVE.format("svc-example", "signature=signature, pip_requirements=pinned"), "as `input_example`"),
+        (
+            "import shutil\nshutil.rmtree('svc-example')\n"
+            + _SAVE.format("svc-example", "signature=signature, pip_requirements=pinned"),
+            "as `input_example`",
+        ),
     ],
     "01-3": [
         ("missing_columns = lambda path, table: len(table.columns) < 4", "return a list of names"),
@@ -94,30 +100,52 @@ WRONG = {
         ("missing_columns = lambda path, table: table['nothing']", "read the whole traceback"),
     ],
     "02-1": [
-        (_RUN.format("02", "{}", "mlflow.log_param('kernel', 'linear'); mlflow.log_metric('training_accuracy', 99.3)"),
-         "a number between 0 and 1"),
+        (
+            _RUN.format(
+                "02", "{}", "mlflow.log_param('kernel', 'linear'); mlflow.log_metric('training_accuracy', 99.3)"
+            ),
+            "a number between 0 and 1",
+        ),
         (_RUN.format("02", "{}", "mlflow.log_param('kernel', 'linear')"), "before the `with` block ends"),
         (_RUN.format("02", "{}", "mlflow.log_param('kernel', 'rbf')"), "`kernel` as `linear`"),
         (_RUN.format("elsewhere", "{}", "pass"), "put it into 'exercise-02'"),
         ("run_id = '0' * 32", "take the id from `run.info.run_id`"),
     ],
     "02-2": [
-        (_RUN.format("02", "{}", "try:\n        SVC(kernel='cubic').fit(data, target)\n    except ValueError:\n        pass")
-         + "failed_id = run_id", "`try:` comes before `with`"),
+        (
+            _RUN.format(
+                "02", "{}", "try:\n        SVC(kernel='cubic').fit(data, target)\n    except ValueError:\n        pass"
+            )
+            + "failed_id = run_id",
+            "`try:` comes before `with`",
+        ),
         ("failed_id = mlflow.MlflowClient().create_run(experiment.experiment_id).info.run_id", "nobody else does"),
-        ("try:" + _RUN.format("02", "{}", "SVC(kernel='cubic').fit(data, target)").replace("\n", "\n    ")
-         + "\nexcept ValueError:\n    failed_id = run.info.run_id", "before you call `fit`"),
+        (
+            "try:"
+            + _RUN.format("02", "{}", "SVC(kernel='cubic').fit(data, target)").replace("\n", "\n    ")
+            + "\nexcept ValueError:\n    failed_id = run.info.run_id",
+            "before you call `fit`",
+        ),
         ("failed_id = run", "leave the id of the run that failed"),
     ],
     "02-3": [
         (_RUN.format("02", "{}", "mlflow.log_artifact('notes.txt')") + "proxied_id = run_id", "artifact_location="),
         (_RUN.format("02-proxied", "{}", "pass") + "proxied_id = run_id", 'mlflow.log_artifact("notes.txt")'),
-        ("Path('notes.txt').write_text('')"
-         + _RUN.format("02-proxied", "{}", "mlflow.log_artifact('notes.txt')") + "proxied_id = run_id", "write a line into it"),
+        (
+            "Path('notes.txt').write_text('')"
+            + _RUN.format("02-proxied", "{}", "mlflow.log_artifact('notes.txt')")
+            + "proxied_id = run_id",
+            "write a line into it",
+        ),
     ],
     "03-1": [
-        ("import pandas as pd\n" + _COUNT.replace("    import pandas as pd\n", "").format(
-            _DATASET, " -> int", _COUNTED, "from_image(count_classes)"), "import inside the function"),
+        (
+            "import pandas as pd\n"
+            + _COUNT.replace("    import pandas as pd\n", "").format(
+                _DATASET, " -> int", _COUNTED, "from_image(count_classes)"
+            ),
+            "import inside the function",
+        ),
         (_COUNT.format(_DATASET, " -> int", "len(pd.read_csv(target))", "from_image(count_classes)"), "not its rows"),
         (_COUNT.format(_DATASET, "", _COUNTED, "from_image(count_classes)"), "annotate what the function returns"),
         (_COUNT.format(": str", " -> int", _COUNTED, "from_image(count_classes)"), "annotate the parameter"),
@@ -126,9 +154,16 @@ WRONG = {
     "03-2": [
         ("def train_tree(train_data, train_target, **rest):\n    pass", "write each of the six files"),
         (_TREE.format("9", "pass"), "pass `max_depth` on"),
-        (_TREE.format("max_depth", "import dill, sklearn.svm; Path(files['model']).write_bytes(dill.dumps(sklearn.svm.SVC()))"),
-         "a fitted `DecisionTreeClassifier`"),
-        (_TREE.format("max_depth", "Path(files['params']).write_text('max_depth is 2')"), "write params and metrics as JSON"),
+        (
+            _TREE.format(
+                "max_depth", "import dill, sklearn.svm; Path(files['model']).write_bytes(dill.dumps(sklearn.svm.SVC()))"
+            ),
+            "a fitted `DecisionTreeClassifier`",
+        ),
+        (
+            _TREE.format("max_depth", "Path(files['params']).write_text('max_depth is 2')"),
+            "write params and metrics as JSON",
+        ),
         (_TREE.format("max_depth", "Path(files['metrics']).write_text('{}')"), "into the file `metrics`"),
     ],
     "04-1": [
@@ -147,7 +182,10 @@ WRONG = {
     "04-3": [
         ("wires = lambda path: []", "name a `taskOutputArtifact`"),
         ("wires = lambda path: None", "a list of tuples"),
-        ("wires = lambda path, solved=wires: solved(path) + [('root', 'kernel', 'train-from-csv', 'kernel')]", "no parameters"),
+        (
+            "wires = lambda path, solved=wires: solved(path) + [('root', 'kernel', 'train-from-csv', 'kernel')]",
+            "no parameters",
+        ),
         ("wires = lambda path, solved=wires: [wire[::-1] for wire in solved(path)]", "go through the tasks"),
     ],
     "05-1": [
@@ -163,26 +201,38 @@ WRONG = {
         ("open('refused.log', 'w').close()", '`model_name="a/b"`'),
     ],
     "05-3": [
-        ("def stored_bytes(run_id):\n    files = mlflow.MlflowClient().list_artifacts(run_id, 'svc')\n    return len(files)",
-         "add up the `Size`"),
-        ("def stored_bytes(run_id):\n    s3 = boto3.client('s3', endpoint_url=servers.s3_endpoint_url)\n"
-         "    return sum(entry['Size'] for entry in s3.list_objects_v2(Bucket='mlflow')['Contents'])", "none of its neighbours"),
+        (
+            "def stored_bytes(run_id):\n    files = mlflow.MlflowClient().list_artifacts(run_id, 'svc')\n    return len(files)",
+            "add up the `Size`",
+        ),
+        (
+            "def stored_bytes(run_id):\n    s3 = boto3.client('s3', endpoint_url=servers.s3_endpoint_url)\n"
+            "    return sum(entry['Size'] for entry in s3.list_objects_v2(Bucket='mlflow')['Contents'])",
+            "none of its neighbours",
+        ),
         ("stored_bytes = lambda run_id: '4 kB'", "return a whole number"),
     ],
     "07-1": [
         (_ALIAS.format("baseline", "second"), "with `first` as its run"),
-        ("version = client.create_model_version('exercise-07', f'runs:/{first}', first)\n"
-         "client.set_registered_model_alias('exercise-07', 'baseline', version.version)", "the folder: `svc`"),
-        ("client.delete_registered_model_alias('exercise-07', 'baseline')\n" + _ALIAS.format("Base", "first"),
-         "set_registered_model_alias"),
+        (
+            "version = client.create_model_version('exercise-07', f'runs:/{first}', first)\n"
+            "client.set_registered_model_alias('exercise-07', 'baseline', version.version)",
+            "the folder: `svc`",
+        ),
+        (
+            "client.delete_registered_model_alias('exercise-07', 'baseline')\n" + _ALIAS.format("Base", "first"),
+            "set_registered_model_alias",
+        ),
     ],
     "07-2": [
         ("decision = 'the second is better'", "keep what `promote_if_better` returns"),
         (_ALIAS.format("champion", "first"), "leave the alias to the gate"),
         ("client.delete_registered_model_alias('exercise-07', 'champion')", "offer both runs"),
-        (_ALIAS.format("champion", "second") + f"\nfound = {_VERSION_OF.format('second')}\n"
-         "client.delete_model_version_tag('exercise-07', found.version, 'held_out_accuracy')",
-         "call `promote_if_better` with `run_id=second`"),
+        (
+            _ALIAS.format("champion", "second") + f"\nfound = {_VERSION_OF.format('second')}\n"
+            "client.delete_model_version_tag('exercise-07', found.version, 'held_out_accuracy')",
+            "call `promote_if_better` with `run_id=second`",
+        ),
     ],
     "07-3": [
         ("port = serving.free_port()", "start the server with `serving.start`"),
@@ -197,8 +247,13 @@ WRONG = {
     ],
     "08-2": [
         ("best = 2.0", "gather with `dsl.Collected"),
-        (_LOOP.format("    with dsl.ParallelFor(penalties) as penalty:\n        scoring = from_image(score)(C=penalty)\n"
-                      "    return from_image(largest)(scores=dsl.Collected(scoring.output)).output"), "parallelism=2"),
+        (
+            _LOOP.format(
+                "    with dsl.ParallelFor(penalties) as penalty:\n        scoring = from_image(score)(C=penalty)\n"
+                "    return from_image(largest)(scores=dsl.Collected(scoring.output)).output"
+            ),
+            "parallelism=2",
+        ),
         (_LOOP.format("    return from_image(largest)(scores=penalties).output"), "dsl.ParallelFor(penalties"),
     ],
     "08-3": [
@@ -214,21 +269,42 @@ WRONG = {
         ("table.assign(height=1).to_csv('clean.csv', index=False)", "change nothing in the rows"),
     ],
     "09-2": [
-        ("def encode(table, solved=encode):\n    new, encoding = solved(table)\n"
-         "    table['colour'] = new['colour']\n    return new, encoding", "work on `table.copy()`"),
+        (
+            "def encode(table, solved=encode):\n    new, encoding = solved(table)\n"
+            "    table['colour'] = new['colour']\n    return new, encoding",
+            "work on `table.copy()`",
+        ),
         ("encode = lambda table, solved=encode: solved(table)[0]", "the new table and the encoding"),
-        ("encode = lambda table: (table.assign(colour=0, shop=0), {'colour': {'red': 0, 'blue': 0}, 'shop': {}})",
-         "a number of its own"),
-        ("encode = lambda table, solved=encode: (table.copy(), solved(table)[1])", "map the column with the dictionary"),
+        (
+            "encode = lambda table: (table.assign(colour=0, shop=0), {'colour': {'red': 0, 'blue': 0}, 'shop': {}})",
+            "a number of its own",
+        ),
+        (
+            "encode = lambda table, solved=encode: (table.copy(), solved(table)[1])",
+            "map the column with the dictionary",
+        ),
         ("encode = lambda table, solved=encode: (solved(table)[0], {})", "each column of text to a dictionary"),
     ],
     "09-3": [
         (_RUN.format("09", "{}", "mlflow.log_metric('accuracy', 1)"), "take the id from its `.output`"),
-        (_OTHER.format(_SVC, "pickled", "cloudpickle", "09", _JOB, "mlflow.log_artifact('pickled/classifier')"),
-         'serialization_format="skops"'),
-        (_OTHER.format(_SVC, "svc", "skops", "09", _JOB, "mlflow.log_artifact('svc/classifier')"),
-         'metrics.log_metric("accuracy", ...)'),
-        (_OTHER.format(_SVC, "again", "skops", "09", _JOB,
-                       "mlflow.log_artifact('again/classifier'); mlflow.log_metric('accuracy', 1)"), "hand your own training"),
+        (
+            _OTHER.format(_SVC, "pickled", "cloudpickle", "09", _JOB, "mlflow.log_artifact('pickled/classifier')"),
+            'serialization_format="skops"',
+        ),
+        (
+            _OTHER.format(_SVC, "svc", "skops", "09", _JOB, "mlflow.log_artifact('svc/classifier')"),
+            'metrics.log_metric("accuracy", ...)',
+        ),
+        (
+            _OTHER.format(
+                _SVC,
+                "again",
+                "skops",
+                "09",
+                _JOB,
+                "mlflow.log_artifact('again/classifier'); mlflow.log_metric('accuracy', 1)",
+            ),
+            "hand your own training",
+        ),
     ],
 }

@@ -47,8 +47,10 @@ def check(task: str, names: dict) -> None:
         return
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a half-done answer may break anything
         said = (str(error).strip().splitlines() or ["no message"])[0]
-        print(f"{task} not yet: looking at your answer ended in {type(error).__name__}: {said} "
-              "Hint: run the notebook again from its top; if this stays, compare with the solution.")
+        print(
+            f"{task} not yet: looking at your answer ended in {type(error).__name__}: {said} "
+            "Hint: run the notebook again from its top; if this stays, compare with the solution."
+        )
         return
     print(f"{task} right: {found}")
     progress.record(task)
@@ -65,8 +67,11 @@ def tasks() -> list[str]:
     found = []
     for number, name in MODULES.items():
         functions = vars(importlib.import_module(f"helpers.checks.{name}"))
-        found += [match[1].replace("_", "-") for function in functions
-                  if (match := re.fullmatch(rf"check_({number}_\d)", function))]
+        found += [
+            match[1].replace("_", "-")
+            for function in functions
+            if (match := re.fullmatch(rf"check_({number}_\d)", function))
+        ]
     return sorted(found)
 
 

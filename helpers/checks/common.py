@@ -117,7 +117,8 @@ def call(function: Callable, *arguments: object, **named: object):
         said = (str(error).strip().splitlines() or ["no message"])[0]
         raise NotYet(
             f"`{getattr(function, '__name__', 'your function')}` raised {type(error).__name__}: {said}",
-            "call it yourself in a cell of your own and read the whole traceback.") from None
+            "call it yourself in a cell of your own and read the whole traceback.",
+        ) from None
 
 
 def file(name: str, what: str) -> Path:
@@ -192,7 +193,9 @@ def finished(found) -> None:
         If its status is another than ``FINISHED``.
     """
     if found.info.status != "FINISHED":
-        raise NotYet(f"the run is {found.info.status}.", "let the run end without an exception, so that it is FINISHED.")
+        raise NotYet(
+            f"the run is {found.info.status}.", "let the run end without an exception, so that it is FINISHED."
+        )
 
 
 def by_pipeline(found) -> None:

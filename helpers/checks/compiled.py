@@ -61,8 +61,10 @@ def wires_of(path: str | Path) -> set[tuple[str, str, str, str]]:
 def _task(pipeline: dict, name: str, path: str) -> dict:
     tasks = pipeline["root"]["dag"]["tasks"]
     if name not in tasks:
-        raise NotYet(f"`{path}` has the tasks {', '.join(tasks)}, and no {name}.",
-                     f"call that component in the pipeline of `{path}`.")
+        raise NotYet(
+            f"`{path}` has the tasks {', '.join(tasks)}, and no {name}.",
+            f"call that component in the pipeline of `{path}`.",
+        )
     return tasks[name]
 
 
@@ -73,15 +75,21 @@ def check_04_1(names: Names) -> str:
     parameters = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
     training = _task(pipeline, "train-from-csv", path)
     if "C" not in parameters:
-        raise NotYet(f"the pipeline takes {', '.join(parameters) or 'nothing'}, and no C.",
-                     "give the pipeline function a parameter `C: float = 1.0`.")
+        raise NotYet(
+            f"the pipeline takes {', '.join(parameters) or 'nothing'}, and no C.",
+            "give the pipeline function a parameter `C: float = 1.0`.",
+        )
     if parameters["C"].get("defaultValue") != 1.0:
-        raise NotYet(f"the default of C is {parameters['C'].get('defaultValue', 'missing')}.", "write `C: float = 1.0`.")
+        raise NotYet(
+            f"the default of C is {parameters['C'].get('defaultValue', 'missing')}.", "write `C: float = 1.0`."
+        )
     wire = training.get("inputs", {}).get("parameters", {}).get("C")
     if wire is None:
         raise NotYet("C ends at the pipeline: the training is not given it.", "pass `C=C` to the training.")
     if wire.get("componentInputParameter") != "C":
-        raise NotYet("the training gets a fixed C, whatever the pipeline is told.", "pass the pipeline's parameter: `C=C`.")
+        raise NotYet(
+            "the training gets a fixed C, whatever the pipeline is told.", "pass the pipeline's parameter: `C=C`."
+        )
     return "the pipeline takes C, 1.0 unless told otherwise, and hands it to train-from-csv."
 
 
@@ -94,12 +102,16 @@ def check_04_2(names: Names) -> str:
     if "conda_env" not in into:
         raise NotYet(f"nothing goes into conda_env of {upload}.", "keep the upload, and change one wire of it.")
     if into["conda_env"] != "signature":
-        raise NotYet(f"conda_env is fed by {into['conda_env']}.", "pass `conda_env=training.outputs[\"signature\"]`.")
+        raise NotYet(f"conda_env is fed by {into['conda_env']}.", 'pass `conda_env=training.outputs["signature"]`.')
     if names.get("noticed", bool, "True or False: whether the compiler noticed"):
-        raise NotYet("`noticed` says that the compiler refused, but the file with the crossed wires is there.",
-                     "look at the types of both: what does the compiler compare?")
-    return ("signature goes into conda_env, and the compiler let it: both are of the type Artifact, "
-            "and it compares types alone.")
+        raise NotYet(
+            "`noticed` says that the compiler refused, but the file with the crossed wires is there.",
+            "look at the types of both: what does the compiler compare?",
+        )
+    return (
+        "signature goes into conda_env, and the compiler let it: both are of the type Artifact, "
+        "and it compares types alone."
+    )
 
 
 def check_04_3(names: Names) -> str:
@@ -111,14 +123,20 @@ def check_04_3(names: Names) -> str:
         try:
             given = {tuple(wire) for wire in answer}
         except TypeError:
-            raise NotYet(f"`wires` returned {type(answer).__name__}, and no list of four words each.",
-                         "return a list of tuples: producer, output, consumer, input.") from None
+            raise NotYet(
+                f"`wires` returned {type(answer).__name__}, and no list of four words each.",
+                "return a list of tuples: producer, output, consumer, input.",
+            ) from None
         if lost := expected - given:
-            raise NotYet(f"of {path.name} it returned {len(expected & given)} of {len(expected)} wires; "
-                         f"{' '.join(sorted(lost)[0])} is missing.",
-                         "go through the tasks of `root`, `dag`; their `inputs`, `artifacts` name a `taskOutputArtifact`.")
+            raise NotYet(
+                f"of {path.name} it returned {len(expected & given)} of {len(expected)} wires; "
+                f"{' '.join(sorted(lost)[0])} is missing.",
+                "go through the tasks of `root`, `dag`; their `inputs`, `artifacts` name a `taskOutputArtifact`.",
+            )
         if extra := given - expected:
-            raise NotYet(f"of {path.name} it returned a wire that is none: {sorted(extra, key=str)[0]}.",
-                         "take the artifacts that come from a task, and no parameters.")
+            raise NotYet(
+                f"of {path.name} it returned a wire that is none: {sorted(extra, key=str)[0]}.",
+                "take the artifacts that come from a task, and no parameters.",
+            )
         count += len(expected)
     return f"`wires` read {count} wires out of the two pipelines in `deploy/`, and made up none."

@@ -51,20 +51,25 @@ def check_03_1(names: Names) -> str:
             path.write_text("target\n" + "".join(f"{name}\n" for name in classes))
             answer = _call_alone(function, str(path))
             if answer != len(set(classes)):
-                raise NotYet(f"for a file with the classes {sorted(set(classes))} it returned {answer!r}.",
-                             "count the distinct values of the column `target`, not its rows.")
+                raise NotYet(
+                    f"for a file with the classes {sorted(set(classes))} it returned {answer!r}.",
+                    "count the distinct values of the column `target`, not its rows.",
+                )
     component = names.get("counter", object, "`from_image(count_classes)`")
     specification = getattr(component, "component_spec", None)
     if specification is None:
         raise NotYet("`counter` is no component.", "make one: `counter = from_image(count_classes)`.")
     outputs = {output.type for output in (specification.outputs or {}).values()}
     if outputs != {"Integer"}:
-        raise NotYet(f"the component puts out {sorted(outputs) or 'nothing'}.",
-                     "annotate what the function returns: `-> int`.")
+        raise NotYet(
+            f"the component puts out {sorted(outputs) or 'nothing'}.", "annotate what the function returns: `-> int`."
+        )
     inputs = {entry.type for entry in (specification.inputs or {}).values()}
     if inputs != {"system.Dataset@0.0.1"}:
-        raise NotYet(f"the component takes {sorted(inputs)}.", "annotate the parameter with `InputPath(\"Dataset\")`.")
-    return "`count_classes` counted three files right, needs no name of your notebook, and `counter` puts out an Integer."
+        raise NotYet(f"the component takes {sorted(inputs)}.", 'annotate the parameter with `InputPath("Dataset")`.')
+    return (
+        "`count_classes` counted three files right, needs no name of your notebook, and `counter` puts out an Integer."
+    )
 
 
 FILES = ("model", "input_example", "signature", "conda_env", "params", "metrics")
@@ -86,14 +91,18 @@ def check_03_2(names: Names) -> str:
         _call_alone(function, str(folder / "data.csv"), str(folder / "target.csv"), max_depth=2, **paths)
         for file in FILES:
             if not (folder / file).exists():
-                raise NotYet(f"`train_tree` did not write `{file}`.", "write each of the six files, at the path it is given.")
+                raise NotYet(
+                    f"`train_tree` did not write `{file}`.", "write each of the six files, at the path it is given."
+                )
         # A pickle, but of the reader's own function, which has just run here.
         model = dill.loads((folder / "model").read_bytes())
         if not isinstance(model, DecisionTreeClassifier):
             raise NotYet(f"the model is a {type(model).__name__}.", "dump a fitted `DecisionTreeClassifier`.")
         if model.get_depth() > 2:
-            raise NotYet(f"asked for `max_depth=2`, it trained a tree of depth {model.get_depth()}.",
-                         "pass `max_depth` on to the tree.")
+            raise NotYet(
+                f"asked for `max_depth=2`, it trained a tree of depth {model.get_depth()}.",
+                "pass `max_depth` on to the tree.",
+            )
         found = _upload(paths)
     uri = f"runs:/{found.info.run_id}/tree"
     right = int((mlflow.pyfunc.load_model(uri).predict(data) == target).sum())
@@ -112,11 +121,17 @@ def _upload(paths: dict[str, str]):
 
     try:
         run_id = upload_sklearn_model_to_mlflow(
-            "tree", **paths, experiment_name=workshop.own_name("exercise-03"), job_id=str(uuid.uuid4()),
+            "tree",
+            **paths,
+            experiment_name=workshop.own_name("exercise-03"),
+            job_id=str(uuid.uuid4()),
             mlflow_tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
-            mlflow_s3_endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""))
+            mlflow_s3_endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""),
+        )
     except Exception as error:  # noqa: BLE001 - it was fed the reader's files
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NotYet(f"the upload cannot use your files: {said}",
-                     "dump model, example, signature and environment with dill; write params and metrics as JSON.") from None
+        raise NotYet(
+            f"the upload cannot use your files: {said}",
+            "dump model, example, signature and environment with dill; write params and metrics as JSON.",
+        ) from None
     return run(run_id, "exercise-03")

@@ -16,7 +16,9 @@ def check_05_1(names: Names) -> str:
     by_pipeline(found)
     finished(found)
     if found.data.params.get("kernel") != "poly":
-        raise NotYet(f"the run's kernel is {found.data.params.get('kernel')}.", "call the pipeline with `kernel=\"poly\"`.")
+        raise NotYet(
+            f"the run's kernel is {found.data.params.get('kernel')}.", 'call the pipeline with `kernel="poly"`.'
+        )
     if "svc/MLmodel" not in artifacts(found, "svc"):
         raise NotYet("the run has no model in the folder svc.", "leave `model_name` as it is in `arguments`.")
     data, target = iris()
@@ -31,13 +33,14 @@ def check_05_2(names: Names) -> str:
 
     said = names.get("said", str, "the text of the PipelineError")
     task = names.get("refused_by", str, "the name of the task that refused")
-    path = file("refused.log", "run the pipeline within `local_pipeline.task_states(\"refused.log\")`")
+    path = file("refused.log", 'run the pipeline within `local_pipeline.task_states("refused.log")`')
     log = path.read_text(encoding="utf-8")
     if "is not usable" not in log:
-        raise NotYet("in refused.log no task refuses a name.", "call the pipeline with `model_name=\"a/b\"`.")
+        raise NotYet("in refused.log no task refuses a name.", 'call the pipeline with `model_name="a/b"`.')
     if "is not usable" not in said:
-        raise NotYet("`said` is not what the task said.",
-                     "catch `local_pipeline.PipelineError as error` and keep `str(error)`.")
+        raise NotYet(
+            "`said` is not what the task said.", "catch `local_pipeline.PipelineError as error` and keep `str(error)`."
+        )
     if task != UPLOAD:
         raise NotYet(f"it was not {task!r} that refused.", "the text of the error begins with the name of the task.")
     client = mlflow.MlflowClient()
@@ -62,6 +65,8 @@ def check_05_3(names: Names) -> str:
     if answer == len(expected):
         raise NotYet(f"`stored_bytes` returned {answer}, which is the number of objects.", "add up the `Size` of each.")
     if answer != total:
-        raise NotYet(f"`stored_bytes` returned {answer}, and the store counts {total}.",
-                     "list the objects under the run's `artifact_uri`, and none of its neighbours.")
+        raise NotYet(
+            f"`stored_bytes` returned {answer}, and the store counts {total}.",
+            "list the objects under the run's `artifact_uri`, and none of its neighbours.",
+        )
     return f"`stored_bytes` counts what the store counts, over {len(expected)} objects of the run."

@@ -29,8 +29,10 @@ def check_08_1(names: Names) -> str:
         if not isinstance(answer, dict) or "C" not in answer:
             raise NotYet(f"`pick` returned {answer!r}, and no candidate.", "return one item of `candidates`.")
         if answer["C"] != expected:
-            raise NotYet(f"for {case} it picked C={answer['C']} instead of C={expected}.",
-                         "compare scores first; only where they are equal let the smaller C decide.")
+            raise NotYet(
+                f"for {case} it picked C={answer['C']} instead of C={expected}.",
+                "compare scores first; only where they are equal let the smaller C decide.",
+            )
     return f"`pick` chose right in {len(cases)} cases, two of them ties."
 
 
@@ -40,13 +42,17 @@ def check_08_2(names: Names) -> str:
     pipeline = specification(file(path, f"compile your pipeline to `{path}`"))
     loops = [task for task in pipeline["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
     if not loops:
-        raise NotYet(f"`{path}` has no loop.", "call the component within `with dsl.ParallelFor(penalties, ...) as C:`.")
+        raise NotYet(
+            f"`{path}` has no loop.", "call the component within `with dsl.ParallelFor(penalties, ...) as C:`."
+        )
     if loops[0].get("iteratorPolicy", {}).get("parallelismLimit") != 2:
         raise NotYet("the loop sets no limit of two.", "pass `parallelism=2` to `dsl.ParallelFor`.")
     best = names.get("best", (int, float), "what the pipeline put out")
     # The component doubles: the largest of three doubled penalties is known.
     if best != 20.0:
-        raise NotYet(f"the pipeline put out {best}.", "gather with `dsl.Collected(scoring.output)` and let `largest` pick.")
+        raise NotYet(
+            f"the pipeline put out {best}.", "gather with `dsl.Collected(scoring.output)` and let `largest` pick."
+        )
     return "the compiled pipeline has a loop, two tasks at a time, and its run put out 20.0, the largest score."
 
 
@@ -68,10 +74,14 @@ def check_08_3(names: Names) -> str:
     notebook = file("strict.ipynb", "write your copy of describe_data with one more cell to `strict.ipynb`")
     refused = _papermill(notebook, ["a"] * 6 + ["b"] * 4)
     if refused.returncode == 0:
-        raise NotYet("it ran to its end on a class of four rows.",
-                     "append a cell that raises an exception if `y.value_counts().min()` is below five.")
+        raise NotYet(
+            "it ran to its end on a class of four rows.",
+            "append a cell that raises an exception if `y.value_counts().min()` is below five.",
+        )
     accepted = _papermill(notebook, ["a"] * 6 + ["b"] * 5)
     if accepted.returncode != 0:
         said = (accepted.stderr.strip().splitlines() or ["no message"])[-1]
-        raise NotYet(f"it failed on classes of five and six rows: {said}", "five rows are enough: refuse fewer than five.")
+        raise NotYet(
+            f"it failed on classes of five and six rows: {said}", "five rows are enough: refuse fewer than five."
+        )
     return "papermill ended with an error on a class of four rows and without one on five and six."
