@@ -20,7 +20,7 @@ run: .venv/stamp  ## Run the series; PARAMS="kernel=linear model_name=my-svc" ch
 	@$(VENV) -m helpers.series --params "$${PARAMS-}"
 
 test: .venv/stamp  ## Compare every stored output with a fresh run, and test the helpers
-	@sh tests/install_chromium.sh
+	@sh tests/support/install_chromium.sh
 	@$(VENV) -m pytest -n 2 --dist loadscope -m "not slow" $(NBVAL) tests notebooks
 
 test-all: test  ## The same, and every notebook alone, in reverse order and twice in a row, and every fault once
@@ -31,24 +31,24 @@ lab: .venv/stamp  ## Open the series in JupyterLab
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: .venv/stamp  ## Measure the series against what people would use instead; takes hours; ROWS="servers sweep" takes less
-	@$(VENV) benchmarks/uploaders.py
-	@$(VENV) benchmarks/learners.py
-	@$(VENV) benchmarks/fits.py
-	@$(VENV) benchmarks/breakdown.py
-	@$(VENV) benchmarks/scaling.py
-	@$(VENV) benchmarks/ratios.py $${ROWS-}
+	@$(VENV) -m tools.bench.uploaders
+	@$(VENV) -m tools.bench.learners
+	@$(VENV) -m tools.bench.fits
+	@$(VENV) -m tools.bench.breakdown
+	@$(VENV) -m tools.bench.scaling
+	@$(VENV) -m tools.bench.ratios $${ROWS-}
 
 faults: .venv/stamp  ## Kill, fill up, cut off and interrupt, TRIES=5 times each, and count what was lost
-	@$(VENV) tests/faults.py --tries "$${TRIES:-5}"
+	@$(VENV) -m tests.support.faults --tries "$${TRIES:-5}"
 
 pictures: .venv/stamp  ## Draw the diagrams and take the pictures of the MLflow UI anew
-	@sh tests/install_chromium.sh
-	@$(VENV) notebooks/images/draw.py
-	@$(VENV) tests/pictures.py
+	@sh tests/support/install_chromium.sh
+	@$(VENV) -m tools.draw
+	@$(VENV) -m tools.pictures
 
 refresh: .venv/stamp  ## Execute the stored notebooks in place and compile the stored pipeline
 	@$(VENV) -m helpers.series --refresh 00 01 02 03 04 05 07 08 09 describe_data
-	@$(VENV) tests/with_cluster.py $(VENV) -m helpers.series --refresh 06
+	@$(VENV) -m tests.support.with_cluster $(VENV) -m helpers.series --refresh 06
 	@$(VENV) -m helpers.exercises refresh
 
 exercises: .venv/stamp  ## Make the exercises anew out of their solutions
@@ -65,13 +65,13 @@ wheels: .venv/stamp  ## Collect all packages in wheels/ or FOLDER=...; elsewhere
 
 .PHONY: lock audit versions
 lock: .venv/stamp  ## Write requirements.lock anew from the ranges of pyproject.toml; UPGRADE=1 takes newer versions
-	@$(VENV) tests/lock.py $${UPGRADE:+--upgrade}
+	@$(VENV) -m tools.lock $${UPGRADE:+--upgrade}
 
 audit: .venv/stamp  ## List known vulnerabilities of the versions in the lock; needs the internet
-	@$(VENV) tests/audit.py
+	@$(VENV) -m tools.audit
 
 versions: .venv/stamp  ## Run the series with the lowest versions, or RESOLUTION=highest, that pyproject.toml allows
-	@$(VENV) tests/versions.py "$${RESOLUTION:-lowest-direct}" $${WITH:+--python "$$WITH"} $${RECORD:+--record}
+	@$(VENV) -m tools.versions "$${RESOLUTION:-lowest-direct}" $${WITH:+--python "$$WITH"} $${RECORD:+--record}
 
 stop: .venv/stamp  ## Stop the servers; their data stay
 	@$(VENV) -m helpers.stack stop

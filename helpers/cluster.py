@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 import yaml
 
-from helpers import settings
+from helpers import paths
 
 # securityContext in a pipeline's Kubernetes part, which mlflow_pipeline uses, came with this backend
 # (kubeflow/pipelines, pull requests 12832 and 12859).
@@ -20,7 +20,7 @@ NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 
-class ClusterError(settings.SeriesError):
+class ClusterError(paths.SeriesError):
     """The KFP API cannot be reached, or refuses; the message says what to do."""
 
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import settings
+from helpers import paths
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '(.+)'")
@@ -27,7 +27,7 @@ _KILLED = re.compile(r"\s*(?:\S+: line \d+:\s+\d+ )?Killed\b")  # the shell's wo
 _STATES = {"SUCCESS": "succeeded", "FAILURE": "failed"}
 
 
-class PipelineError(settings.SeriesError):
+class PipelineError(paths.SeriesError):
     """A task of a locally run pipeline failed; the message says which, why, and where its log is."""
 
 
@@ -58,11 +58,15 @@ def task_states(log: str | os.PathLike = "pipeline.log") -> Iterator[None]:
         os.environ["PATH"] = bin_folder + os.pathsep + search_path
         sys.executable = "python3"
         with (
-            _variable("TMPDIR", scratch), _root_logger_to(tee), warnings.catch_warnings(),
+            _variable("TMPDIR", scratch),
+            _root_logger_to(tee),
+            warnings.catch_warnings(),
             contextlib.redirect_stdout(tee),
         ):
             warnings.filterwarnings("ignore", message="You may be attemping to run a task that uses custom")
-            warnings.filterwarnings("ignore", message=r".*(not supported|no effect|ignored).*local", category=UserWarning)
+            warnings.filterwarnings(
+                "ignore", message=r".*(not supported|no effect|ignored).*local", category=UserWarning
+            )
             try:
                 yield
             except RuntimeError as error:
@@ -78,7 +82,7 @@ def task_states(log: str | os.PathLike = "pipeline.log") -> Iterator[None]:
                 os.environ["PATH"] = search_path
     if failed:
         task, cause = next(iter(failed.items()))
-        raise PipelineError(f"Task {task!r} failed: {cause}\nThe whole log: {_short(path)}") from None
+        raise PipelineError(f"Task {task!r} failed: {cause}\nThe whole log: {paths.short(path)}") from None
 
 
 class _Tee(io.TextIOBase):
@@ -180,9 +184,3 @@ def _variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def _short(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(settings.ROOT))
-    return str(path)

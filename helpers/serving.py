@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import requests
 
-from helpers import settings
+from helpers import paths
 
 # A model server is tied to the folder of its notebook: who begins there next, or stops the stack, ends it.
 _MARK = "_SERIES_MODEL_SERVER"
 START_SECONDS = 120
 
 
-class ServingError(settings.SeriesError):
+class ServingError(paths.SeriesError):
     """A model server did not come up; the message has the last lines of its log."""
 
 

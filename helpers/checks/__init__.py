@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 import re
 
-from helpers import progress, settings
 from helpers.checks.common import Names, NotYet
+from helpers.paths import SeriesError
+from helpers.workshop import progress
 
 # The module of helpers/checks that holds the checks of an exercise: ``check_05_1`` looks at task 05-1.
 MODULES = {
@@ -36,7 +37,7 @@ def check(task: str, names: dict) -> None:
 
     Raises
     ------
-    helpers.settings.SeriesError
+    helpers.paths.SeriesError
         If there is no such task. A wrong answer raises nothing.
     """
     look = _find(task)
@@ -80,5 +81,5 @@ def _find(task: str):
     module = importlib.import_module(f"helpers.checks.{name}") if name else None
     function = getattr(module, f"check_{task.replace('-', '_')}", None)
     if function is None:
-        raise settings.SeriesError(f"There is no task {task!r}. There are {', '.join(tasks())}.")
+        raise SeriesError(f"There is no task {task!r}. There are {', '.join(tasks())}.")
     return function

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers import workshop
+from helpers.names import own_name
 
 
 class NotYet(Exception):
@@ -177,7 +177,7 @@ def run(run_id: str, experiment: str):
         raise NotYet("the server knows no run with that id.", "take the id from `run.info.run_id`.") from None
     if found.info.lifecycle_stage == "deleted":
         raise NotYet("that run was deleted.", "make a new one and leave its id.")
-    experiment = workshop.own_name(experiment)
+    experiment = own_name(experiment)
     name = client.get_experiment(found.info.experiment_id).name
     if not name.startswith(experiment):
         raise NotYet(f"the run lies in the experiment {name!r}.", f"put it into {experiment!r}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import settings
+from helpers import paths
 from helpers.checks.common import Names, NotYet, call, file
 
 
@@ -118,7 +118,7 @@ def check_04_3(names: Names) -> str:
     """Call the reader's function with compiled pipelines and compare its wires with the files'."""
     function = names.function("wires", "returns the wires of a compiled pipeline")
     count = 0
-    for path in sorted((settings.ROOT / "deploy").glob("*_pipeline.yaml")):
+    for path in sorted((paths.ROOT / "deploy").glob("*_pipeline.yaml")):
         answer, expected = call(function, str(path)), wires_of(path)
         try:
             given = {tuple(wire) for wire in answer}

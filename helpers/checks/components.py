@@ -8,8 +8,8 @@ import types
 import uuid
 from pathlib import Path
 
-from helpers import workshop
 from helpers.checks.common import Names, NotYet, artifacts, call, iris, run
+from helpers.names import own_name
 
 
 def alone(function):
@@ -117,13 +117,13 @@ def check_03_2(names: Names) -> str:
 
 def _upload(paths: dict[str, str]):
     """Upload as the pipeline does, and return the run."""
-    from helpers.mlflow_pipeline import upload_sklearn_model_to_mlflow
+    from helpers.pipelines.mlflow_pipeline import upload_sklearn_model_to_mlflow
 
     try:
         run_id = upload_sklearn_model_to_mlflow(
             "tree",
             **paths,
-            experiment_name=workshop.own_name("exercise-03"),
+            experiment_name=own_name("exercise-03"),
             job_id=str(uuid.uuid4()),
             mlflow_tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
             mlflow_s3_endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""),

@@ -12,7 +12,7 @@ def check_09_1(names: Names) -> str:
     """Hand the mended table to the component that reads tables."""
     import pandas as pd
 
-    from helpers.lean_pipeline import load_csv
+    from helpers.pipelines.lean_pipeline import load_csv
 
     path = file("clean.csv", "write the mended table to `clean.csv`, without the index")
     with tempfile.TemporaryDirectory() as folder:

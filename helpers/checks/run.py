@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from helpers import workshop
 from helpers.checks.common import Names, NotYet, artifacts, by_pipeline, call, file, finished, iris, objects, run
+from helpers.names import own_name
 
 UPLOAD = "upload-sklearn-model-to-mlflow"
 
@@ -44,7 +44,7 @@ def check_05_2(names: Names) -> str:
     if task != UPLOAD:
         raise NotYet(f"it was not {task!r} that refused.", "the text of the error begins with the name of the task.")
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(workshop.own_name("exercise-05"))
+    experiment = client.get_experiment_by_name(own_name("exercise-05"))
     if experiment and client.search_runs([experiment.experiment_id], "tags.model_name = 'a/b'"):
         raise NotYet("the server has a run for the model a/b.", "delete it: the pipeline itself makes none.")
     return f"{UPLOAD} refused the name a/b, and the server has no run for it."

@@ -1,0 +1,152 @@
+"""What the set-up cell of a notebook calls: a folder of its own, an experiment, a registered model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import filelock
+
+from helpers import names, paths
+from helpers.paths import SeriesError
+from helpers.workshop import progress
+
+# Libraries that talk while they work, and what makes them quiet. The learner's own choice wins.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # A server that is down is known in seconds instead of minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
+_MADE_BY = "made_by_notebook"  # tag of a registered model
+_own_folders: dict[Path, filelock.BaseFileLock] = {}
+
+
+def notebook(name: str) -> Path:
+    """Give a notebook an empty folder of its own, go there, and make MLflow quiet.
+
+    Two kernels that run the same notebook at once get two folders: the second
+    one's name ends in ``-2``.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's file name without its ending, such as ``"01_save_a_model"``.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder, now the current working directory.
+
+    Raises
+    ------
+    SeriesError
+        If the state folder cannot be written to.
+    """
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of a cache that it builds once
+    paths.check_work_dir()
+    parent = paths.work_dir() / "notebooks"
+    parent.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        if folder in _own_folders:
+            break
+        lock = filelock.FileLock(f"{folder}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            number += 1
+        else:
+            _own_folders[folder] = lock  # held, and so the folder is ours, until the kernel ends
+            break
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise SeriesError(f"Cannot empty the folder {folder}: {error}. Remove it, then run this again.") from None
+    os.chdir(folder)
+    return folder
+
+
+def experiment(experiment_name: str) -> str:
+    """Return the name to use, and refuse that of an experiment that was deleted: MLflow keeps the name taken.
+
+    Parameters
+    ----------
+    experiment_name : str
+        Of an experiment on the server that `connect` found.
+
+    Returns
+    -------
+    str
+        The same name; in a workshop the learner's own, see `helpers.names.own_name`.
+
+    Raises
+    ------
+    helpers.paths.SeriesError
+        If the name is empty or not usable, or its experiment is deleted.
+    """
+    from mlflow import MlflowClient
+
+    if not experiment_name.strip():
+        raise SeriesError("experiment_name is empty: take any name, for example 'iris'.")
+    experiment_name = names.own_name(experiment_name)
+    found = MlflowClient().get_experiment_by_name(experiment_name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise SeriesError(
+            f"The experiment {experiment_name!r} was deleted, and its name stays taken. Take another experiment_name, "
+            f"or restore it: mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    progress.note({})  # the teacher's list of a workshop: this learner has begun
+    return experiment_name
+
+
+def registered_model(registered_model_name: str, notebook: str) -> str:
+    """Make an empty registered model; one that the same notebook made before goes, with its versions.
+
+    Parameters
+    ----------
+    registered_model_name : str
+        On the server that `stack.connect` chose.
+    notebook : str
+        The notebook's file name without its ending.
+
+    Returns
+    -------
+    str
+        The same name; in a workshop the learner's own, see `helpers.names.own_name`.
+
+    Raises
+    ------
+    helpers.paths.SeriesError
+        If the name is not usable, or belongs to a registered model that this notebook did not make.
+    """
+    names.check_model_name(registered_model_name, "registered_model_name")
+    registered_model_name = names.own_name(registered_model_name)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        found = client.get_registered_model(registered_model_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    else:
+        if found.tags.get(_MADE_BY) != notebook:
+            raise SeriesError(
+                f"The server already has a registered model {registered_model_name!r} that this notebook did not "
+                "make, so it stays as it is. Take another registered_model_name."
+            )
+        client.delete_registered_model(registered_model_name)
+    client.create_registered_model(registered_model_name, tags={_MADE_BY: notebook})
+    return registered_model_name

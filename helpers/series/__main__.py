@@ -1,0 +1,5 @@
+import sys
+
+from helpers.series.run import main
+
+sys.exit(main())

@@ -1,0 +1,5 @@
+import sys
+
+from helpers.stack.control import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""A room of learners: one server for all, who is how far, and a fresh start."""

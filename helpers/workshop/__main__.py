@@ -1,0 +1,5 @@
+import sys
+
+from helpers.workshop.status import main
+
+sys.exit(main())

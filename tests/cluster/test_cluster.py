@@ -1,0 +1,166 @@
+"""Notebook 06 and `helpers.cluster` against the stand-in of a cluster: what works, and what a reader is told."""
+
+import json
+import os
+import re
+
+import boto3
+import nbformat
+import pytest
+from support.kfp_stand_in import serve
+from mlflow import MlflowClient
+from support.with_cluster import EXPERIMENT, cluster
+
+from helpers import paths, stack
+
+from helpers.pipelines import mlflow_pipeline
+
+from helpers.series import run
+from helpers import paths, stack
+from helpers.pipelines import mlflow_pipeline
+from helpers.series import run
+
+NAME = "06_run_on_kubeflow"
+TOKEN = "a-token-of-the-stand-in"
+
+
+def executed(place):
+    return max((place.work / "runs").glob(f"*/{NAME}.ipynb"), key=os.path.getmtime).read_text()
+
+
+def run_notebook(place, capsys, *arguments, **options):
+    """Run 06 through papermill; return exit code, what was said, and the executed notebook's text."""
+    with cluster(**options):
+        os.environ["PYTHONPATH"] = str(place.root)  # the kernel's state folder is the test's
+        code = run.main([NAME, *arguments])
+    said = capsys.readouterr()
+    return code, said.out + said.err, executed(place)
+
+
+@pytest.fixture
+def deployed(place):
+    """The test's checkout with the compiled pipeline, which 06 sends."""
+    target = place.root / "deploy"
+    target.mkdir(exist_ok=True)
+    for file in (run.paths.NOTEBOOKS.parent / "deploy").glob("mlflow_pipeline*.yaml"):
+        (target / file.name).write_bytes(file.read_bytes())
+    return checkout
+
+
+def test_slow_multi_user_cluster_with_keys_in_the_task(deployed, servers, capsys, tmp_path):
+    (tmp_path / "token").write_text(TOKEN)
+    store = boto3.client("s3", endpoint_url=servers.s3_endpoint_url, region_name="us-east-1")
+    store.create_bucket(Bucket="mlpipeline")
+    name = "direct"
+    token_file = str(tmp_path / "token")
+    with cluster(token=TOKEN, namespaces=["team-a"], slow=3):
+        # The namespace's keys: the stand-in takes a secret's content from here, and a PodDefault gives them to the reader.
+        os.environ |= {name: value for name, value in stack.environment().items() if name.startswith("AWS_")}
+        os.environ |= {"KF_PIPELINES_SA_TOKEN_PATH": token_file, "PYTHONPATH": str(deployed.root)}
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = servers.s3_endpoint_url
+        config = paths.work_dir() / "kubeconfig"
+        text = open(os.environ["KUBECONFIG"]).read().replace("user: {}", f"user: {{token: {TOKEN}}}")
+        config.write_text(text)
+        os.environ["KUBECONFIG"] = str(config)
+        code = run.main([NAME, "--params", f"namespace=team-a keys=direct experiment_name={name}"])
+    said = capsys.readouterr()
+    assert code == 0, said.out + said.err
+    text = executed(deployed)
+    assert "for several users" in text and "The run succeeded" in text
+    objects = store.list_objects_v2(Bucket="mlpipeline", Prefix="private/team-a/mlflow/")["Contents"]
+    assert any(entry["Key"].endswith("/svc/MLmodel") for entry in objects)
+    assert TOKEN not in text and stack.environment()["AWS_SECRET_ACCESS_KEY"] not in text
+
+
+def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(deployed, servers, capsys):
+    client = MlflowClient(servers.tracking_uri)
+    code, said, text = run_notebook(deployed, capsys, "--params", "kernel=poly model_name=my-svc")
+    assert code == 0, said
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    (run,) = client.search_runs([experiment.experiment_id], "tags.model_name = 'my-svc'")
+    assert run.info.status == "FINISHED" and run.data.params["kernel"] == "poly"
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert "0 left of 3" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"token": TOKEN}, "wants a token and there is none"),
+        ({"token": TOKEN, "unknown_issuer": True}, "Jwt issuer is not configured"),
+        ({"namespaces": ["somebody-else"]}, "not into the namespace 'kubeflow' \\(403\\)"),
+        ({"version": "2.15.0"}, "runs KFP 2.15.0, and this pipeline needs 2.16.0"),
+        ({"down": True}, "No KFP API answers at http://127.0.0.1:\\d+ .*kubectl port-forward"),
+    ],
+    ids=["no token", "other issuer", "other namespace", "older backend", "down"],
+)
+def test_refusals_are_said_in_a_sentence(deployed, servers, capsys, tmp_path, options, says):
+    if options.get("unknown_issuer") or options.get("namespaces"):
+        (tmp_path / "token").write_text("of another cluster" if options.get("unknown_issuer") else TOKEN)
+        options = options | ({"token": TOKEN} if options.get("namespaces") else {})
+    with cluster(**options):
+        os.environ["PYTHONPATH"] = str(deployed.root)
+        if (tmp_path / "token").exists():
+            os.environ["KF_PIPELINES_SA_TOKEN_PATH"] = str(tmp_path / "token")
+        assert run.main([NAME]) == 1
+    said = capsys.readouterr().err
+    assert re.search(f"06_run_on_kubeflow failed in cell \\[\\d+\\]: ClusterError: .*{says}", said), said
+    assert "Traceback" not in said
+
+
+def test_login_page_is_recognised():
+    import http.server
+    import threading
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", "/dex/auth")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(kubeflow.ClusterError, match="login page.*KF_PIPELINES_SA_TOKEN_PATH"):
+            kubeflow.check_api(f"http://127.0.0.1:{server.server_port}", None, "kubeflow")
+        server.shutdown()
+
+
+def test_follow_gives_up_and_says_how_to_end_the_run(deployed, servers):
+    import kfp
+
+    file = deployed.root / "deploy" / "mlflow_pipeline.yaml"
+    with serve(slow=60) as url:
+        client = kfp.Client(host=url, namespace="kubeflow")
+        run = client.create_run_from_pipeline_package(str(file))
+        with pytest.raises(kubeflow.ClusterError, match="goes on.*terminate_run"):
+            kubeflow.follow(client, run.run_id, file, timeout=2)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"NB_PREFIX": "/notebook/a/b"}, "a Kubeflow Notebook"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "a pod"),
+        ({"CI": "true"}, "CI"),
+        ({}, "a laptop"),
+    ],
+)
+def test_place(monkeypatch, variables, expected):
+    for name in ("NB_PREFIX", "KUBERNETES_SERVICE_HOST", "CI", "KF_PIPELINES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert kubeflow.place() == expected
+    inside = expected in ("a Kubeflow Notebook", "a pod")
+    assert kubeflow.endpoint().startswith("http://ml-pipeline.kubeflow" if inside else "http://localhost:8888")
+
+
+def test_05_and_06_run_the_same_file():
+    stored = {}
+    for path in paths.NOTEBOOKS.glob("0[56]*.ipynb"):
+        outputs = json.dumps([cell.get("outputs") for cell in nbformat.read(path, 4).cells])
+        stored[path.stem] = re.search(r"checksum of the file: (\w{12})", outputs)[1]
+    assert len(stored) == 2 and len(set(stored.values())) == 1, stored

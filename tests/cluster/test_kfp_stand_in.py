@@ -1,0 +1,444 @@
+"""The stand-in for the Kubeflow Pipelines API, seen by the real clients: `kfp.Client`, `kubernetes`, plain HTTP."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kfp
+import kfp_server_api
+import kubernetes
+import mlflow
+import psutil
+import pytest
+import requests
+import urllib3
+import yaml
+from kfp import compiler, dsl
+from support.kfp_stand_in import serve
+
+ROOT = Path(__file__).parent.parent
+PIPELINE = str(ROOT / "deploy" / "mlflow_pipeline.yaml")
+SERVER_ERROR = kfp_server_api.ApiException
+
+pytestmark = pytest.mark.filterwarnings("ignore:This client only works with Kubeflow Pipeline v2")
+
+
+@dsl.component(base_image="python:3.11", install_kfp_package=False)
+def say(text: str) -> str:
+    import os
+
+    print(f"I say {text}", sorted(name for name in os.environ if name.startswith(("AWS_", "MLFLOW_"))))
+    if text == "nothing":
+        raise ValueError("there is nothing to say")
+    return text
+
+
+@dsl.pipeline(name="small")
+def small(text: str = "a word", mlflow_tracking_uri: str = "http://mlflow-server-service.mlflow-system.svc:5000"):
+    first = say(text=text)
+    say(text=mlflow_tracking_uri).after(first)
+
+
+@pytest.fixture
+def small_file(tmp_path):
+    compiler.Compiler().compile(small, str(tmp_path / "small.yaml"))
+    return str(tmp_path / "small.yaml")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_user(tmp_path, monkeypatch):
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+
+
+@pytest.fixture
+def api():
+    with serve() as url:
+        yield kfp.Client(host=url)
+
+
+def core(client: kfp.Client, token: str | None = None) -> kubernetes.client.CoreV1Api:
+    keys = {"authorization": f"Bearer {token}"} if token else {}
+    configuration = kubernetes.client.Configuration(host=client._existing_config.host, api_key=keys)
+    return kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(configuration))
+
+
+def pod_of(client, run_id, task, namespace="kubeflow"):
+    pods = core(client).list_namespaced_pod(namespace, label_selector=f"pipeline/runid={run_id}").items
+    (found,) = [
+        pod for pod in pods if pod.metadata.annotations["workflows.argoproj.io/node-name"].endswith(f".root.{task}")
+    ]
+    return found
+
+
+def log_of(client, run_id, task, namespace="kubeflow"):
+    name = pod_of(client, run_id, task, namespace).metadata.name
+    return core(client).read_namespaced_pod_log(name, namespace, container="main")
+
+
+def states(run) -> dict[str, str]:
+    return {task.display_name: task.state for task in run.run_details.task_details if task.display_name != "executor"}
+
+
+def wait_until(true, seconds=60):
+    for _ in range(seconds * 10):
+        if result := true():
+            return result
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
+def finish(client, run_id):
+    return client.wait_for_run_completion(run_id, timeout=180, sleep_duration=1)
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if "--execute" in child.cmdline()]
+
+
+def test_health_and_version():
+    for options, version, multi_user in [
+        ({}, "2.17.0", False),
+        ({"version": "2.4.0", "namespaces": ["mine"]}, "2.4.0", True),
+    ]:
+        with serve(**options) as url:
+            health = requests.get(f"{url}/apis/v2beta1/healthz", timeout=5).json()
+            assert (health["tag_name"], health["multi_user"]) == (version, multi_user)
+            assert kfp.Client(host=url).get_kfp_healthz().multi_user is multi_user
+            assert requests.get(f"{url}/pipeline/apis/v2beta1/healthz", timeout=5).json() == health
+            assert requests.get(f"{url}/apis/v2beta1/nonsense", timeout=5).status_code == 404
+
+
+def test_upload_a_pipeline_and_a_new_version_of_it(api, small_file):
+    pipeline = api.upload_pipeline(PIPELINE, pipeline_name="iris", description="a description")
+    assert (pipeline.display_name, pipeline.description) == ("iris", "a description")
+    assert api.get_pipeline_id("iris") == pipeline.pipeline_id
+    assert api.get_pipeline_id("other") is None
+    assert api.pipelines.pipeline_service_get_pipeline_by_name("iris").pipeline_id == pipeline.pipeline_id
+    with pytest.raises(SERVER_ERROR, match="409"):
+        api.upload_pipeline(PIPELINE, pipeline_name="iris")
+
+    version = api.upload_pipeline_version(small_file, "second", pipeline_name="iris")
+    with pytest.raises(SERVER_ERROR, match="409"):
+        api.upload_pipeline_version(small_file, "second", pipeline_id=pipeline.pipeline_id)
+    found = api.list_pipeline_versions(pipeline.pipeline_id)
+    assert [item.display_name for item in found.pipeline_versions] == ["iris", "second"]
+    first, second = found.pipeline_versions
+    assert second.pipeline_version_id == version.pipeline_version_id
+    assert list(yaml.safe_load_all(Path(PIPELINE).read_text())) == list(first.pipeline_spec.values())
+    assert api.get_pipeline_version(pipeline.pipeline_id, version.pipeline_version_id).pipeline_spec[
+        "pipelineInfo"
+    ] == {"name": "small"}
+
+    with pytest.raises(SERVER_ERROR, match="it has existing pipeline versions"):
+        api.delete_pipeline(pipeline.pipeline_id)
+    for item in found.pipeline_versions:
+        api.delete_pipeline_version(pipeline.pipeline_id, item.pipeline_version_id)
+    api.delete_pipeline(pipeline.pipeline_id)
+    with pytest.raises(SERVER_ERROR, match="404"):
+        api.get_pipeline(pipeline.pipeline_id)
+
+
+def test_create_and_find_an_experiment(api):
+    made = api.create_experiment("iris", description="a description")
+    assert api.create_experiment("iris").experiment_id == made.experiment_id
+    assert api.get_experiment(experiment_name="iris").description == "a description"
+    with pytest.raises(ValueError, match="No experiment is found with name other"):
+        api.get_experiment(experiment_name="other")
+    with pytest.raises(SERVER_ERROR, match="The name iris already exists"):
+        api.experiments.experiment_service_create_experiment({"display_name": "iris"})
+    api.archive_experiment(made.experiment_id)
+    assert api.get_experiment(made.experiment_id).storage_state == "ARCHIVED"
+    api.delete_experiment(made.experiment_id)
+    assert api.list_experiments().experiments is None
+
+
+def test_long_lists_come_in_pages(api):
+    names = {api.create_experiment(f"number {number}").display_name for number in range(5)}
+    pages, token = [], ""
+    while token is not None:
+        page = api.list_experiments(page_size=2, page_token=token)
+        pages.append([item.display_name for item in page.experiments])
+        token = page.next_page_token
+    assert [len(page) for page in pages] == [2, 2, 1] and set(sum(pages, [])) == names
+    assert api.list_experiments(sort_by="display_name desc").experiments[0].display_name == "number 4"
+
+
+def test_the_pipeline_succeeds_and_a_wrong_argument_fails_with_its_log(servers):
+    overrides = {"mlflow_tracking_uri": servers.tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
+    tasks = ["load-iris-data", "train-from-csv", "upload-sklearn-model-to-mlflow"]
+    with serve(overrides=overrides) as url:
+        client = kfp.Client(host=url)
+        pipeline = client.upload_pipeline(PIPELINE, pipeline_name="iris")
+        version = client.list_pipeline_versions(pipeline.pipeline_id).pipeline_versions[0]
+        experiment = client.create_experiment("iris")
+        started = client.run_pipeline(
+            experiment.experiment_id,
+            "good",
+            params={"model_name": "flower"},
+            pipeline_id=pipeline.pipeline_id,
+            version_id=version.pipeline_version_id,
+        )
+        assert started.state == "PENDING"
+        run = finish(client, started.run_id)
+        assert run.state == "SUCCEEDED", log_of(client, run.run_id, f"{tasks[2]}.executor")
+        assert [status.state for status in run.state_history] == ["PENDING", "RUNNING", "SUCCEEDED"]
+        assert {task: states(run)[task] for task in tasks} == dict.fromkeys(tasks, "SUCCEEDED")
+        assert run.runtime_config.parameters == {"model_name": "flower"}
+        assert all(run.created_at <= task.start_time <= task.end_time for task in run.run_details.task_details)
+
+        (found,) = mlflow.MlflowClient(servers.tracking_uri).search_runs(["1"], f"tags.kfp_job_id = '{run.run_id}'")
+        assert found.info.run_name == "flower" and found.info.status == "FINISHED"
+
+        failing = client.create_run_from_pipeline_package(
+            PIPELINE, {"kernel": "cubic"}, run_name="bad", experiment_name="iris"
+        )
+        run = finish(client, failing.run_id)
+        assert run.state == "FAILED"
+        assert states(run)["train-from-csv"] == "FAILED" and tasks[2] not in states(run)
+        pod = pod_of(client, run.run_id, "train-from-csv.executor")
+        assert pod.status.phase == "Failed"
+        log = log_of(client, run.run_id, "train-from-csv.executor")
+        assert "\nValueError: kernel='cubic' is unknown to SVC" in log
+        assert "load_iris_data" not in log and "Executing task" not in log, "another task's part is in it"
+        assert "exit status 1" in log.splitlines()[-1]
+        assert [run.display_name for run in client.list_runs(sort_by="display_name").runs] == ["bad", "good"]
+
+
+def test_a_run_gets_the_secrets_of_its_yaml_and_nothing_else_of_the_environment(api, small_file, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    spec = yaml.safe_load(Path(small_file).read_text())
+    (label,) = spec["deploymentSpec"]["executors"].keys() - {"exec-say-2"}
+    secret = {"secretName": "s", "keyToEnv": [{"secretKey": "accesskey", "envVar": "AWS_ACCESS_KEY_ID"}]}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {label: {"secretAsEnv": [secret]}}}}}}
+    Path(small_file).write_text(yaml.safe_dump_all([spec, platform]))
+    run = finish(api, api.create_run_from_pipeline_package(small_file).run_id)
+    assert "I say a word ['AWS_ACCESS_KEY_ID']" in log_of(api, run.run_id, "say.executor")
+
+
+def test_only_addresses_of_cluster_services_are_replaced(small_file):
+    with serve(overrides={"mlflow_tracking_uri": "http://127.0.0.1:7", "text": "http://127.0.0.1:8"}) as url:
+        client = kfp.Client(host=url)
+        started = client.create_run_from_pipeline_package(small_file, {"text": "http://mine.example:9"})
+        run = finish(client, started.run_id)
+        assert "I say http://mine.example:9 " in log_of(client, run.run_id, "say.executor")
+        assert "I say http://127.0.0.1:7 " in log_of(client, run.run_id, "say-2.executor")
+
+
+def test_a_slow_run_can_be_terminated(small_file):
+    with serve(slow=60) as url:
+        client = kfp.Client(host=url)
+        run_id = client.create_run_from_pipeline_package(small_file).run_id
+        wait_until(lambda: states(client.get_run(run_id)).get("say") == "RUNNING")
+        run = client.get_run(run_id)
+        assert run.state == "RUNNING" and run.finished_at.year == 1970
+        assert pod_of(client, run_id, "say.executor").status.phase == "Running"
+        (child,) = children()
+        client.terminate_run(run_id)
+        assert finish(client, run_id).state == "FAILED"
+        history = [status.state for status in client.get_run(run_id).state_history]
+        assert history == ["PENDING", "RUNNING", "CANCELING", "FAILED"]
+        wait_until(lambda: not child.is_running())
+        with pytest.raises(SERVER_ERROR, match="Row not found"):
+            client.terminate_run(run_id)
+
+
+def test_a_failed_run_can_be_retried(api, small_file):
+    run = finish(api, api.create_run_from_pipeline_package(small_file, {"text": "nothing"}).run_id)
+    assert run.state == "FAILED" and states(run)["say"] == "FAILED" and "say-2" not in states(run)
+    api.runs.run_service_retry_run(run.run_id)
+    with pytest.raises(SERVER_ERROR, match="Workflow must be Failed/Error to retry"):
+        api.runs.run_service_retry_run(run.run_id)
+    again = finish(api, run.run_id)
+    assert [status.state for status in again.state_history] == ["PENDING", "RUNNING", "FAILED"] * 2
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_401(token):
+    with serve(token="right", namespaces=["mine"]) as url:
+        client = kfp.Client(host=url, namespace="mine", existing_token=token)
+        with pytest.raises(SERVER_ERROR, match=r"(?s)\(401\).*there is no user identity header"):
+            client.list_experiments()
+        with pytest.raises(kubernetes.client.ApiException, match=r"(?s)\(401\).*Unauthorized"):
+            core(client, token).list_namespaced_pod("mine")
+        assert kfp.Client(host=url, namespace="mine", existing_token="right").list_experiments().experiments is None
+        assert core(client, "right").list_namespaced_pod("mine").items == []
+
+
+def test_a_token_of_another_issuer():
+    with serve(token="right", unknown_issuer=True) as url:
+        client = kfp.Client(host=url, namespace="mine", existing_token="wrong")
+        with pytest.raises(SERVER_ERROR) as caught:
+            client.list_experiments()
+        assert (caught.value.status, caught.value.body) == (401, "Jwt issuer is not configured")
+
+
+def test_namespaces(small_file):
+    with serve(token="right", namespaces=["mine"]) as url:
+        client = kfp.Client(host=url, namespace="mine", existing_token="right")
+        experiment = client.create_experiment("iris")
+        assert experiment.namespace == "mine"
+        with pytest.raises(SERVER_ERROR, match=r"(?s)\(403\).*is not authorized"):
+            client.create_experiment("iris", namespace="yours")
+        with pytest.raises(kubernetes.client.ApiException, match=r"(?s)\(403\).*pods is forbidden"):
+            core(client, "right").list_namespaced_pod("yours")
+        with pytest.raises(SERVER_ERROR, match=r'\(400\)[\s\S]*"Failed to create a pipeline"'):
+            client.upload_pipeline(small_file, namespace="yours")
+        client.upload_pipeline(small_file, "private", namespace="mine")
+        assert client.get_pipeline_id("private") is None, "the real one looks among shared pipelines alone"
+        assert client.pipelines.pipeline_service_get_pipeline_by_name("private", namespace="mine")
+
+        run = client.create_run_from_pipeline_package(
+            small_file, {"text": "nothing"}, experiment_id=experiment.experiment_id
+        )
+        finish(client, run.run_id)
+        pods = core(client, "right").list_namespaced_pod("mine", label_selector=f"pipeline/runid={run.run_id}").items
+        assert [pod.status.phase for pod in pods].count("Failed") == 1
+
+        without = kfp.Client(host=url, existing_token="right")
+        for call in (lambda: without.list_runs(), lambda: without.create_experiment("iris")):
+            with pytest.raises(SERVER_ERROR, match=r"(?s)\(400\).*cannot have an empty namespace in multi-user mode"):
+                call()
+
+
+def test_a_backend_that_refuses_new_settings_at_once():
+    with serve(version="2.15.0") as url:
+        client = kfp.Client(host=url)
+        client.upload_pipeline(PIPELINE)
+        with pytest.raises(SERVER_ERROR, match=r'(?s)\(500\).*unknown field \\"securityContext\\"'):
+            client.create_run_from_pipeline_package(PIPELINE)
+        assert client.list_runs().runs is None
+
+
+def test_an_older_backend_fails_in_the_driver_of_the_task():
+    with serve(version="2.4.0") as url:
+        client = kfp.Client(host=url)
+        run = finish(client, client.create_run_from_pipeline_package(PIPELINE).run_id)
+        assert run.state == "FAILED"
+        assert states(run)["load-iris-data-driver"] == "FAILED" and "load-iris-data" not in states(run)
+        assert pod_of(client, run.run_id, "load-iris-data-driver").status.phase == "Failed"
+        assert (
+            'KFP driver: failed to unmarshal Kubernetes config, error: unknown field "securityContext" in '
+            "kfp_kubernetes.KubernetesExecutorConfig"
+        ) in log_of(client, run.run_id, "load-iris-data-driver")
+
+
+def test_unknown_fields_and_wrong_types_are_refused(api, small_file):
+    url = f"{api._existing_config.host}/apis/v2beta1"
+
+    def refusal(path, body):
+        answer = requests.post(f"{url}/{path}", json=body, timeout=5)
+        assert answer.status_code == 400, answer.text
+        return answer.json()["message"]
+
+    assert 'unknown field "colour"' in refusal("experiments", {"display_name": "iris", "colour": "red"})
+    assert 'unknown field "kernel"' in refusal("runs", {"runtime_config": {"kernel": "rbf"}})
+    assert "display_name: 5" in refusal("experiments", {"display_name": 5})
+    assert "mode" in refusal("recurringruns", {"mode": "SOMETIMES"})
+    assert "syntax error" in requests.post(f"{url}/runs", data="{", timeout=5).json()["message"]
+
+    spec = yaml.safe_load(Path(small_file).read_text())
+    Path(small_file).write_text(yaml.safe_dump(spec | {"colour": "red"}))
+    with pytest.raises(SERVER_ERROR, match=r'(?s)\(400\).*unknown field \\"colour\\"'):
+        api._upload_api.upload_pipeline(small_file, name="small")
+    with serve(version="2.16.0") as older, pytest.raises(SERVER_ERROR) as caught:
+        kfp.Client(host=older)._upload_api.upload_pipeline(small_file, name="small")
+    assert caught.value.status == 500 and "colour" not in caught.value.body, "the real one says nothing more"
+    body = {"display_name": "small", "pipeline_spec": spec, "runtime_config": {"parameters": {"txt": "a word"}}}
+    assert "parameter(s) provided are not required by pipeline: txt" in refusal("runs", body)
+    assert "requires type string" in refusal("runs", body | {"runtime_config": {"parameters": {"text": 5}}})
+    assert api.list_experiments().experiments[0].display_name == "Default" and api.list_runs().runs is None
+
+
+def test_a_recurring_run_starts_nothing_unless_told_so(api, small_file):
+    experiment_id = api.create_experiment("iris").experiment_id
+    api.create_recurring_run(experiment_id, "hourly", interval_second=3600, pipeline_package_path=small_file)
+    assert api.list_runs(experiment_id=experiment_id).runs is None
+
+
+def test_recurring_runs(small_file):
+    with serve(trigger=True) as url:
+        client = kfp.Client(host=url)
+        experiment_id = client.create_experiment("iris").experiment_id
+        pipeline_id = client.upload_pipeline(small_file).pipeline_id
+        version_id = client.list_pipeline_versions(pipeline_id).pipeline_versions[0].pipeline_version_id
+        job = client.create_recurring_run(
+            experiment_id,
+            "every day",
+            cron_expression="0 0 9 * * *",
+            params={"text": "again"},
+            pipeline_id=pipeline_id,
+            version_id=version_id,
+        )
+        (run,) = client.list_runs(experiment_id=experiment_id).runs
+        assert run.recurring_run_id == job.recurring_run_id and run.runtime_config.parameters == {"text": "again"}
+        idle = client.create_recurring_run(
+            experiment_id, "hourly", interval_second=3600, pipeline_package_path=small_file, enabled=False
+        )
+        assert (idle.status, idle.trigger.periodic_schedule.interval_second) == ("DISABLED", "3600")
+        assert len(client.list_runs(experiment_id=experiment_id).runs) == 1
+        client.enable_recurring_run(idle.recurring_run_id)
+        client.disable_recurring_run(job.recurring_run_id)
+        found = client.list_recurring_runs(experiment_id=experiment_id).recurring_runs
+        assert {item.display_name: item.status for item in found} == {"every day": "DISABLED", "hourly": "ENABLED"}
+        with pytest.raises(SERVER_ERROR, match="Expected 5 to 6 fields"):
+            client.create_recurring_run(
+                experiment_id, "never", cron_expression="daily", pipeline_package_path=small_file
+            )
+        for item in found:
+            client.delete_recurring_run(item.recurring_run_id)
+        assert client.list_recurring_runs(experiment_id=experiment_id).recurring_runs is None
+
+
+def test_clean_up_leaves_nothing(small_file):
+    with serve(slow=60) as url:
+        client = kfp.Client(host=url)
+        run = client.create_run_from_pipeline_package(small_file, experiment_name="iris")
+        wait_until(
+            lambda: pod_of(client, run.run_id, "say.executor") if "say" in states(client.get_run(run.run_id)) else None
+        )
+        (child,) = children()
+        folder = Path(child.cmdline()[-1]).parent
+        assert folder.is_dir()
+        client.delete_run(run.run_id)
+        wait_until(lambda: not child.is_running())
+        assert core(client).list_namespaced_pod("kubeflow").items == []
+        with pytest.raises(SERVER_ERROR, match=r"(?s)\(404\).*not found"):
+            client.get_run(run.run_id)
+        client.delete_experiment(client.get_experiment(experiment_name="iris").experiment_id)
+        assert client.list_runs().runs is None and client.list_experiments().experiments is None
+        client.create_run_from_pipeline_package(small_file)
+    assert not children() and not folder.exists()
+
+
+def test_nobody_listens():
+    with serve(down=True) as url:
+        with pytest.raises(urllib3.exceptions.MaxRetryError, match="Connection refused"):
+            kfp.Client(host=url, namespace="mine").list_experiments()
+
+
+def test_the_command_ends_with_all_its_children(small_file):
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "kfp_stand_in.py", "--port", "0", "--slow", "60", "--version", "2.16.1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        url = re.fullmatch(r"KFP stand-in: (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())[1]
+        client = kfp.Client(host=url)
+        assert requests.get(f"{url}/apis/v2beta1/healthz", timeout=5).json()["tag_name"] == "2.16.1"
+        client.create_run_from_pipeline_package(small_file)
+        run = wait_until(lambda: psutil.Process(process.pid).children(recursive=True))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert not psutil.wait_procs(run, timeout=10)[1]
+    finally:
+        process.kill()
+        process.stdout.close()

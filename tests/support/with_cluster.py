@@ -1,0 +1,75 @@
+"""Give a command, or a test, the stand-in of a cluster: ``python tests/with_cluster.py COMMAND ...``.
+
+The stand-in plays the KFP API and Kubernetes, and the stack of this machine plays the cluster's MLflow server as the
+overlay "proxied" sets it up: tasks have no S3 keys, files go through the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import yaml
+from support.kfp_stand_in import serve
+from mlflow import MlflowClient
+
+from helpers import stack
+
+EXPERIMENT = "iris-on-kubeflow"  # of notebook 06
+
+
+@contextlib.contextmanager
+def cluster(**options) -> Iterator[str]:
+    """Set the environment of this process to that of a reader who forwarded the ports of a cluster.
+
+    Parameters
+    ----------
+    options
+        Of `kfp_stand_in.serve`.
+
+    Yields
+    ------
+    str
+        Address of the KFP API.
+    """
+    servers = stack.start()
+    tracking_uri = servers.tracking_uri
+    client = MlflowClient(tracking_uri)
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        client.create_experiment(EXPERIMENT, artifact_location=f"mlflow-artifacts:/{EXPERIMENT}")
+    own = ("AWS_", "MLFLOW_", "_SERIES_", "KF_", "KUBE")
+    reader = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(own) and name not in ("CI", "NB_PREFIX")
+    }
+    overrides = {"mlflow_tracking_uri": tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, reader, clear=True):
+        with serve(overrides=overrides, **options) as url:
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "stand-in",
+                "clusters": [{"name": "stand-in", "cluster": {"server": url}}],
+                "users": [{"name": "reader", "user": {}}],
+                "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": "reader"}}],
+            }
+            (Path(folder) / "config").write_text(yaml.safe_dump(config))
+            os.environ |= {
+                "KF_PIPELINES_ENDPOINT": url,
+                "KUBECONFIG": f"{folder}/config",
+                "MLFLOW_TRACKING_URI": tracking_uri,
+                "KF_PIPELINES_SA_TOKEN_PATH": f"{folder}/no-token",
+            }
+            yield url
+
+
+if __name__ == "__main__":
+    with cluster():
+        sys.exit(subprocess.run(sys.argv[1:]).returncode)
