@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import platformdirs
@@ -81,3 +83,23 @@ def short(path: Path) -> str:
     """
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def command(module: str) -> str:
+    """Return a command line of the series that can be pasted into a shell, whichever Python comes first there.
+
+    Parameters
+    ----------
+    module : str
+        With its arguments, such as ``"helpers.workshop status"``.
+
+    Returns
+    -------
+    str
+        Such as ``".venv/bin/python -m helpers.workshop status"``; the path is relative where the current folder
+        holds the environment.
+    """
+    python = Path(sys.executable)  # not resolved: behind the link lies a Python without the packages
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return f"{shlex.quote(str(python))} -m {module}"

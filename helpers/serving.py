@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import requests
 
 from helpers import paths
+from helpers.stack import process
+from helpers.stack.process import free_port
 
-# A model server is tied to the folder of its notebook: who begins there next, or stops the stack, ends it.
-_MARK = "_SERIES_MODEL_SERVER"
+__all__ = ["ServingError", "free_port", "start", "stop", "stop_all"]
+
 START_SECONDS = 120
+_NAME = "model server"  # ends the mark of its processes
 
 
 class ServingError(paths.SeriesError):
     """A model server did not come up; the message has the last lines of its log."""
-
-
-def free_port() -> int:
-    """Return a port of this machine's loopback interface that nobody listens on.
-
-    Returns
-    -------
-    int
-        Between 20000 and 32767, below the range that systems give to clients.
-    """
-    for _ in range(100):
-        port = 20000 + int.from_bytes(os.urandom(2), "big") % 12768
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise ServingError("No free port between 20000 and 32767 was found: stop some servers of this machine.")
 
 
 def start(command: list[str], port: int, log: str | os.PathLike = "model_server.log") -> subprocess.Popen:
@@ -69,45 +51,51 @@ def start(command: list[str], port: int, log: str | os.PathLike = "model_server.
     """
     stop_all(Path.cwd())  # what a killed kernel left behind
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    # It is tied to the folder of its notebook: who begins there next, or stops the stack, ends it.
+    mark = Path.cwd() / _NAME
     with open(log, "wb") as stream:
-        process = subprocess.Popen(
+        server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"PATH": path, _MARK: str(Path.cwd())},
+            env=os.environ | {"PATH": path, process.MARK: str(mark)},
         )
-    atexit.register(stop, process)
-    begin = time.monotonic()
-    while time.monotonic() < begin + START_SECONDS:
-        if process.poll() is not None:
-            raise ServingError(f"The model server ended while it was starting. The last lines of {log}:\n{_tail(log)}")
+    atexit.register(stop, server)
+
+    def answers() -> bool:
+        # Any program may answer /ping: this one has to have the port.
+        if not process.listens(process.alive(mark), port):
+            return False
         try:
-            if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5, proxies={"http": ""}).ok:
-                return process
+            return requests.get(f"http://127.0.0.1:{port}/ping", timeout=5, proxies={"http": ""}).ok
         except requests.RequestException:
-            time.sleep(0.2)
-    stop(process)
-    raise ServingError(
-        f"The model server did not answer within {START_SECONDS} s and was stopped. The last lines of {log}:\n{_tail(log)}"
-    )
+            return False
+
+    outcome = process.wait_until(answers, lambda: server.poll() is None, START_SECONDS)
+    if outcome == "ready":
+        return server
+    stop(server)
+    what = {
+        "ended": "ended while it was starting",
+        "late": f"did not answer within {START_SECONDS} s and was stopped",
+    }[outcome]
+    raise ServingError(f"The model server {what}. The last lines of {log}:\n{process.tail(Path(log), 10)}")
 
 
-def stop(process: subprocess.Popen) -> None:
+def stop(server: subprocess.Popen) -> None:
     """End a model server and its workers.
 
     Parameters
     ----------
-    process : subprocess.Popen
+    server : subprocess.Popen
         From `start`; one that has ended is left alone.
     """
-    try:
-        parent = psutil.Process(process.pid) if process.poll() is None else None
-        _end([parent, *parent.children(recursive=True)] if parent else [])
-    except psutil.NoSuchProcess:
-        pass
-    process.wait()
+    if server.poll() is None:
+        parent = psutil.Process(server.pid)
+        process.end([parent, *parent.children(recursive=True)])
+    server.wait()
 
 
 def stop_all(folder: Path) -> None:
@@ -118,31 +106,10 @@ def stop_all(folder: Path) -> None:
     folder : pathlib.Path
         A notebook's folder, or the state folder for all of them.
     """
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(_MARK)
-        except (psutil.Error, OSError):
-            continue
-        if mark and process.pid != os.getpid() and Path(mark).is_relative_to(folder):
-            found.append(process)
-    _end(found)
+    process.end(found for found in process.alive(folder, below=True) if _is_model(found))
 
 
-def _end(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            pass
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            pass
-    psutil.wait_procs(alive, timeout=5)
-
-
-def _tail(log: str | os.PathLike) -> str:
-    return "\n".join(Path(log).read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
+def _is_model(found: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return Path(found.environ()[process.MARK]).name == _NAME
+    return False

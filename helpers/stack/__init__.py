@@ -1,5 +1,7 @@
 """An MLflow tracking server and an S3 store on this machine: ``python -m helpers.stack start | stop | status``."""
 
-from helpers.stack.control import BUCKET, Stack, StackError, check_server, connect, environment, start, status, stop
+from helpers.stack.control import Stack, check_server, connect, environment, start, status, stop
+from helpers.stack.servers import BUCKET
+from helpers.stack.state import StackError
 
 __all__ = ["BUCKET", "Stack", "StackError", "check_server", "connect", "environment", "start", "status", "stop"]

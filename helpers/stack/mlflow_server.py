@@ -22,5 +22,9 @@ def _serve(command: list[str], *, extra_env: dict[str, str], **_: object) -> Non
 
 
 if __name__ == "__main__":
+    (store,) = [option.partition("=")[2] for option in sys.argv if option.startswith("--backend-store-uri=")]
+    if os.path.exists(store.removeprefix("sqlite:///")):
+        # An MLflow of before may have made it, and the server refuses another one's tables.
+        cli(["db", "upgrade", store], standalone_mode=False)
     server._exec_cmd = _serve
     cli(["server", *sys.argv[1:]])
