@@ -77,10 +77,9 @@ def start(command: list[str], port: int, log: str | os.PathLike = "model_server.
     if outcome == "ready":
         return server
     stop(server)
-    what = {
-        "ended": "ended while it was starting",
-        "late": f"did not answer within {START_SECONDS} s and was stopped",
-    }[outcome]
+    what = {"ended": "ended while it was starting", "late": f"did not answer within {START_SECONDS} s and was stopped"}[
+        outcome
+    ]
     raise ServingError(f"The model server {what}. The last lines of {log}:\n{process.tail(Path(log), 10)}")
 
 

@@ -50,9 +50,9 @@ def no_longer_than():
 @contextlib.contextmanager
 def _place(folder):
     place = Place(folder)
+    yield place
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERIES_WORK", str(place.work))
-        yield place
         stack.stop()
     assert not place.processes(), "servers outlived stop()"
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from helpers import paths
+from helpers.series.notebooks import numbered
 from helpers.series.run import NEEDS_CLUSTER
 
 RESOLUTIONS = {"lowest-direct": "lowest", "highest": "newest"}
@@ -184,7 +185,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"The {RESOLUTIONS[asked.resolution]} versions do not pass: {error}", file=sys.stderr)
         return 1
-    expected = sorted(path.stem for path in paths.NOTEBOOKS.glob("0*.ipynb"))
+    expected = [path.stem for path in numbered()]
     if sorted(name for name, _ in done) != expected:
         print(f"Only these ran to their end: {', '.join(name for name, _ in done)}.", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ import nbformat
 
 from helpers import paths
 from helpers.paths import SeriesError
+from helpers.series.notebooks import numbered
 
 EXERCISES = paths.ROOT / "exercises"
 # What stands above this line in a solution is given to the reader; the rest is left to find.
@@ -97,7 +98,7 @@ def solutions(folder: Path = EXERCISES) -> list[Path]:
     helpers.paths.SeriesError
         If there is none.
     """
-    found = sorted((folder / "solutions").glob("0*.ipynb"))
+    found = numbered(folder / "solutions")
     if not found:
         raise SeriesError(f"There are no solutions in {folder / 'solutions'}: the checkout is not complete.")
     return found
@@ -122,7 +123,7 @@ def generate_all(folder: Path = EXERCISES) -> list[Path]:
         if not exercise.exists() or exercise.read_text(encoding="utf-8") != text:
             exercise.write_text(text, encoding="utf-8")
             changed.append(exercise)
-    for path in folder.glob("0*.ipynb"):
+    for path in numbered(folder):
         if path.name not in expected:
             path.unlink()
             changed.append(path)
@@ -159,21 +160,9 @@ def refresh_all(folder: Path = EXERCISES) -> None:
     helpers.paths.SeriesError
         If a solution fails: it stays as it was.
     """
-    from helpers import stack
     from helpers.series import refresh
-    from helpers.series.run import Progress
 
-    stack.connect()
-    found = solutions(folder)
-    width = max(len(path.stem) for path in found)
-    for path in found:
-        progress = Progress(f"{path.stem:<{width}}", path)
-        try:
-            refresh.refresh_one(path, progress)
-        except BaseException:
-            progress.end("failed")
-            raise
-        progress.end("stored")
+    refresh.refresh(solutions(folder))
     generate_all(folder)
 
 

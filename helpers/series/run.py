@@ -13,107 +13,32 @@ import logging
 import os
 import re
 import shlex
-import signal
 import sys
 import threading
 import time
-import weakref
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
 import nbformat
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from psutil import virtual_memory
 
 from helpers import machine, names, paths, stack
 from helpers.paths import SeriesError
+from helpers.series.kernel import OwnKernel
+from helpers.series.notebooks import NEEDS_CLUSTER, Refused, find, tasks
 
 _CHECKS = {
     "kernel": names.check_kernel,
     "model_name": names.check_model_name,
     "registered_model_name": partial(names.check_model_name, parameter="registered_model_name"),
 }
-NEEDS_CLUSTER = "06_run_on_kubeflow"
 CLEAR = "\r\x1b[K"  # the line of a terminal
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class Refused(SeriesError):
-    """What was asked for cannot be run; nothing was."""
-
-
 class NotebookError(SeriesError):
     """A notebook failed; the message says which, in which cell, and why."""
-
-
-class OwnKernel(AsyncKernelManager):
-    """Start this very interpreter, whichever kernels named ``python3`` the reader has installed.
-
-    What it and the series say to each other is encrypted: others may be on this machine, and a
-    kernel warns of it otherwise.
-    """
-
-    _all: weakref.WeakSet[OwnKernel] = weakref.WeakSet()
-
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(transport_encryption="auto", **kwargs)
-        self._all.add(self)
-        # A message may come in while the connection to a kernel that has ended is being closed.
-        logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
-
-    @classmethod
-    def kill_all(cls) -> None:
-        """End all kernels of this process, and what they run, at once."""
-        for manager in list(cls._all):
-            if manager.has_kernel:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(manager.provisioner.pgid, signal.SIGKILL)
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """The kernel of this interpreter."""
-        spec = KernelSpec(**get_kernel_dict())
-        # It is interrupted before it ends, and if it is idle by then it may report that as an error of its own.
-        spec.argv += ["--log-level=CRITICAL"]
-        return spec
-
-
-def find(names: list[str], folder: Path = paths.NOTEBOOKS) -> list[Path]:
-    """Return the notebooks that a reader names.
-
-    Parameters
-    ----------
-    names : list of str
-        Each a number such as ``01``, or a file's name with or without its
-        ending. None at all stands for the whole series.
-    folder : pathlib.Path
-        Where the notebooks lie.
-
-    Returns
-    -------
-    list of pathlib.Path
-        In the order of ``names``; in the order of the series if there are none.
-
-    Raises
-    ------
-    Refused
-        If there is no such notebook.
-    """
-    series = {path.stem: path for path in sorted(folder.glob("0*.ipynb"))}
-    tasks = {path.stem: path for path in sorted(folder.glob("tasks/*.ipynb"))}  # only when named
-    if not series:
-        raise Refused(f"There are no notebooks in {folder}: the checkout is not complete.")
-    chosen = []
-    for name in names or series:
-        stem = Path(name).name.removesuffix(".ipynb")
-        found = [path for key, path in (series | tasks).items() if stem in (key, key.partition("_")[0])]
-        if not found:
-            raise Refused(f"There is no notebook {name!r}. There are {', '.join(series)}; the number alone will do.")
-        chosen += found
-    return chosen
 
 
 def parse(text: str) -> list[tuple[str, str]]:
@@ -417,6 +342,8 @@ def main(arguments: list[str] | None = None) -> int:
                 raise Refused("The stored notebooks are refreshed with their own parameters: leave yours away.")
             from helpers.series import refresh
 
+            if not asked.names:
+                notebooks = [path for path in notebooks if path.stem != NEEDS_CLUSTER] + tasks()
             refresh.refresh(notebooks)
             return 0
         parameters = parameters_for(notebooks, pairs)

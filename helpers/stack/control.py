@@ -217,7 +217,7 @@ def stop() -> list[str]:
     list of str
         Names of the servers that were running.
     """
-    if not paths.work_dir().exists():
+    if not paths.work_dir().is_dir():
         return []
     with state.locked():
         known = state.read()

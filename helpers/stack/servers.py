@@ -12,7 +12,6 @@ from pathlib import Path
 
 import requests
 
-from helpers import paths
 from helpers.stack import database, link, process
 from helpers.stack.state import State, log, mark
 

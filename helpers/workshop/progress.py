@@ -37,6 +37,8 @@ def note(tags: dict[str, str]) -> None:
     """
     if not os.environ.get("WORKSHOP_LEARNER", "").strip():
         return
+    import mlflow  # noqa: F401 - takes seconds, which are not the server's
+
     done = threading.Event()
     # A thread, since no client's time limits hold for all that can go wrong on the way to a server.
     thread = threading.Thread(target=_send, args=(tags, done), daemon=True)

@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from helpers import paths
 
 # The one with a test of its own below, and the one that needs a cluster, are left out.
-OTHERS = sorted(path for path in paths.NOTEBOOKS.glob("0*.ipynb") if path.name[:2] not in ("02", "05", "06"))
+OTHERS = [path for path in notebooks.numbered() if path.name[:2] not in ("02", "05", "06")]
 NAME, TITLE = "02_track_on_a_server.ipynb", "Track a model on a server"
 NEXT, NEXT_TITLE = "03_write_components.ipynb", "Write components"
 

@@ -91,7 +91,6 @@ def pipeline_of(second, **retry):
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     start()
@@ -302,14 +301,13 @@ except KeyboardInterrupt:
 
 def test_checkout_and_environment_whose_paths_have_spaces(place):
     """kfp.local alone puts the interpreter's path unquoted into a shell command."""
-    environment = place.root / "an environment"
+    environment = place.folder / "an environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    script = place.root / "run it.py"
+    script = place.folder / "run it.py"
     script.write_text("""
 import sys
 from kfp import dsl, local
 from helpers import begin, paths
-from helpers.series import run
 from helpers.local_pipeline import task_states
 
 @dsl.component(base_image="registry.example/image:1", install_kfp_package=False)
@@ -321,9 +319,9 @@ folder = begin.notebook("05 run")
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "root"), workspace_root=str(folder / "ws"))
 with task_states():
     run = where()
-print(run.output == sys.prefix, " " in sys.prefix, folder.is_relative_to(paths.ROOT))
+print(run.output == sys.prefix, " " in sys.prefix, folder.is_relative_to(paths.work_dir()))
 """)
-    libraries = os.pathsep.join([str(place.root), sysconfig.get_paths()["purelib"]])
+    libraries = os.pathsep.join([str(paths.ROOT), sysconfig.get_paths()["purelib"]])
     done = subprocess.run(
         [environment / "bin" / "python", script],
         env=os.environ | {"PYTHONPATH": libraries},

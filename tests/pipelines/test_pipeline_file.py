@@ -12,11 +12,11 @@ from helpers import paths, stack
 
 from helpers.pipelines import lean_pipeline, mlflow_pipeline
 
-from helpers.series import refresh
+from helpers.series import collect
 
-FILES = [refresh.DEPLOY / name for names in refresh.COMPILED.values() for name in names]
-IMAGE = refresh.DEPLOY / "mlflow_pipeline.yaml"
-PAIRS = [(image, image.with_stem(f"{image.stem}_packages")) for image in (IMAGE, refresh.DEPLOY / "lean_pipeline.yaml")]
+FILES = [paths.DEPLOY / name for names in collect.COMPILED.values() for name in names]
+IMAGE = paths.DEPLOY / "mlflow_pipeline.yaml"
+PAIRS = [(image, image.with_stem(f"{image.stem}_packages")) for image in (IMAGE, paths.DEPLOY / "lean_pipeline.yaml")]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 
 
@@ -29,23 +29,23 @@ def containers(path):
     return {name: executor["container"] for name, executor in executors.items()}
 
 
-@pytest.mark.parametrize("tag", refresh.COLLECTED)
+@pytest.mark.parametrize("tag", collect.COLLECTED)
 def test_file_is_what_the_notebooks_collect(tag):
-    stored = (refresh.HELPERS / f"{tag}.py").read_text(encoding="utf-8")
-    assert stored == refresh.collect(tag), "make refresh collects it anew"
+    stored = (collect.PIPELINES / f"{tag}.py").read_text(encoding="utf-8")
+    assert stored == collect.collect(tag), "make refresh collects it anew"
 
 
-@pytest.mark.parametrize("tag", refresh.COMPILED)
+@pytest.mark.parametrize("tag", collect.COMPILED)
 def test_stored_yaml_is_up_to_date(tag, tmp_path):
-    refresh.compile_pipeline(tmp_path, refresh.HELPERS / f"{tag}.py", refresh.COMPILED[tag])
-    for name in refresh.COMPILED[tag]:
-        assert (refresh.DEPLOY / name).read_bytes() == (tmp_path / name).read_bytes(), (
+    collect.compile_pipeline(tmp_path, collect.PIPELINES / f"{tag}.py", collect.COMPILED[tag])
+    for name in collect.COMPILED[tag]:
+        assert (paths.DEPLOY / name).read_bytes() == (tmp_path / name).read_bytes(), (
             f"make refresh compiles {name} anew"
         )
 
 
 def test_no_yaml_is_left_over():
-    assert sorted(path.name for path in refresh.DEPLOY.glob("*.yaml")) == sorted(path.name for path in FILES)
+    assert sorted(path.name for path in paths.DEPLOY.glob("*.yaml")) == sorted(path.name for path in FILES)
 
 
 @EVERY_FILE
@@ -136,5 +136,5 @@ def test_a_pipeline_that_does_not_compile_leaves_the_old_yaml(tmp_path):
     folder.mkdir()
     (folder / "mlflow_pipeline.yaml").write_text("old")
     with pytest.raises(paths.SeriesError, match="broken.py does not compile: ValueError: wired wrongly"):
-        refresh.compile_pipeline(folder, broken, ("mlflow_pipeline.yaml",))
+        collect.compile_pipeline(folder, broken, ("mlflow_pipeline.yaml",))
     assert [path.read_text() for path in folder.iterdir()] == ["old"]

@@ -13,10 +13,12 @@ import nbformat
 import pytest
 
 from helpers import paths
-from helpers.series.refresh import ABSOLUTE_PATH, COLLECTED
+from helpers.series import notebooks
+from helpers.series.collect import COLLECTED
+from helpers.series.refresh import ABSOLUTE_PATH
 
-SERIES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
-NOTEBOOKS = [*SERIES, *sorted(paths.NOTEBOOKS.glob("tasks/*.ipynb"))]
+SERIES = notebooks.numbered()
+NOTEBOOKS = [*SERIES, *notebooks.tasks()]
 PAGES = [*NOTEBOOKS, *sorted(paths.ROOT.glob("*.md")), *sorted(paths.ROOT.glob("*/*.md"))]
 LONG_CELL = 12
 COMPONENTS = {*COLLECTED, "component"}
@@ -65,8 +67,11 @@ def prose(path: Path) -> str:
     return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
 
 
-def test_there_are_notebooks():
-    assert NOTEBOOKS
+def test_every_notebook_is_on_the_one_list(tmp_path):
+    assert SERIES == sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+    for name in ("10_later", "09_sooner", "not_numbered"):
+        (tmp_path / f"{name}.ipynb").write_text("")
+    assert [path.stem for path in notebooks.numbered(tmp_path)] == ["09_sooner", "10_later"]
 
 
 @EVERY_NOTEBOOK

@@ -14,19 +14,14 @@ import pytest
 from nbformat import v4
 
 from helpers import paths, stack
-
-from helpers.series import refresh, run
-
-from helpers.workshop import progress
+from helpers.series import collect, notebooks, refresh, run
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A state folder of the test's own."""
-    folder = tmp_path / "work"
-    monkeypatch.setattr(settings, "work_dir", lambda: folder)
-    yield folder
-    if (folder / "stack.json").exists():  # what should have been refused was not
+def work(tmp_path):
+    """The state folder of the test."""
+    yield paths.work_dir()
+    if (paths.work_dir() / "stack.json").exists():  # what should have been refused was not
         stack.stop()
 
 
@@ -103,7 +98,7 @@ def test_values_take_the_type_of_the_default(notebook):
     ],
 )
 def test_wrong_types_are_refused(notebook, name, value, message):
-    with pytest.raises(run.Refused, match=f"{name}='{value}' is {message}"):
+    with pytest.raises(notebooks.Refused, match=f"{name}='{value}' is {message}"):
         run.parameters_for([notebook((TYPED, ["parameters"]))], [(name, value)])
 
 
@@ -116,8 +111,8 @@ def test_a_parameter_goes_only_where_it_is_declared(notebook):
 
 def test_find_takes_numbers_and_names_in_the_order_given(notebook, tmp_path):
     paths = [notebook("1", name=name) for name in ("01_a", "02_b", "03_c")]
-    assert run.find([], tmp_path) == paths
-    assert run.find(["03", "01_a", "notebooks/02_b.ipynb", "03"], tmp_path) == [
+    assert notebooks.find([], tmp_path) == paths
+    assert notebooks.find(["03", "01_a", "notebooks/02_b.ipynb", "03"], tmp_path) == [
         paths[2],
         paths[0],
         paths[1],
@@ -258,9 +253,9 @@ def test_an_interrupt_ends_the_kernels_of_all_that_run(notebook, work, tmp_path)
     ],
 )
 def test_a_small_or_busy_machine_runs_one_at_a_time(monkeypatch, cores, memory, free, jobs):
-    monkeypatch.setattr(run.environment, "cores", lambda: cores)
-    monkeypatch.setattr(run.environment, "memory", lambda: memory)
-    monkeypatch.setattr(series, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(run.machine, "cores", lambda: cores)
+    monkeypatch.setattr(run.machine, "memory", lambda: memory)
+    monkeypatch.setattr(run, "virtual_memory", lambda: SimpleNamespace(available=free))
     assert run.jobs() == jobs
 
 
@@ -292,7 +287,7 @@ def test_folders_of_runs_are_unique(work):
 
 
 def test_collect_joins_the_tagged_cells(notebook, tmp_path):
-    assert refresh.collect("mlflow_pipeline", tmp_path) == ""
+    assert collect.collect("mlflow_pipeline", tmp_path) == ""
     notebook(
         ("import kfp\n", ["mlflow_pipeline"]),
         "print('not this')",
@@ -301,8 +296,8 @@ def test_collect_joins_the_tagged_cells(notebook, tmp_path):
     )
     notebook(("X = 1", ["mlflow_pipeline"]), name="04_d")
     notebook(("Y = 1", ["gate"]), name="05_e")
-    assert refresh.collect("gate", tmp_path).endswith('"""\n\nY = 1\n')
-    assert refresh.collect("mlflow_pipeline", tmp_path) == (
+    assert collect.collect("gate", tmp_path).endswith('"""\n\nY = 1\n')
+    assert collect.collect("mlflow_pipeline", tmp_path) == (
         '"""The pipeline of the series in one file: run it to compile it."""\n\n'
         "import kfp\n\n\ndef f():\n    pass\n\n\nX = 1\n"
     )

@@ -5,7 +5,7 @@ from collections import namedtuple
 
 import pytest
 
-from helpers import machine
+from helpers import machine, paths
 
 
 def lines(capsys):
@@ -37,7 +37,7 @@ def test_too_little_is_said_with_figures(capsys, name, arguments, remedy):
 
 def test_the_limit_of_a_container_counts(capsys, tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("1073741824\n")
-    monkeypatch.setattr(environment, "_LIMITS", (str(tmp_path / "memory.max"),))
+    monkeypatch.setattr(machine, "_LIMITS", (str(tmp_path / "memory.max"),))
     assert machine.check() is False and "1.1 GB, and 2 are needed" in capsys.readouterr().out
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.check() is True
@@ -47,13 +47,13 @@ def test_the_limit_of_a_container_counts(capsys, tmp_path, monkeypatch):
 def test_the_processors_of_a_container_count(tmp_path, monkeypatch, said, cores):
     everything = machine.cores()
     assert everything >= 1
-    monkeypatch.setattr(environment, "_CORES", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine, "_CORES", tmp_path / "cpu.max")
     (tmp_path / "cpu.max").write_text(said + "\n")
     assert machine.cores() == (cores or everything)
 
 
 def test_half_a_checkout_is_named(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert machine.check() is False
     assert "MISSING: there is no requirements.lock" in capsys.readouterr().out
 
@@ -66,7 +66,7 @@ def test_another_python_is_named(capsys, monkeypatch):
 
 
 def test_packages_of_other_versions_are_named(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     (tmp_path / "requirements.lock").write_text(
         "pandas==0.1 \\\n    --hash=sha256:0\nnot-there==1.0\npsutil==9999 ; sys_platform == 'none'\n"
     )
@@ -77,8 +77,7 @@ def test_packages_of_other_versions_are_named(capsys, tmp_path, monkeypatch):
 
 
 def test_a_state_folder_that_cannot_be_written_is_named(capsys, monkeypatch, tmp_path):
-    (tmp_path / "work").write_text("a file in its place")
-    (tmp_path / "requirements.lock").write_text("")
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / "file").write_text("a file in its place")
+    monkeypatch.setenv("SERIES_WORK", str(tmp_path / "file"))
     assert machine.check() is False
     assert "Cannot write to the state folder" in capsys.readouterr().out

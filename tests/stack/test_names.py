@@ -10,20 +10,32 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
+from mlflow import MlflowClient
 from support.place import Place
+
 from helpers import begin, machine, names, paths, stack
 from helpers.stack import link
-from helpers.workshop import status
 
 # Starts as root where root runs the tests, and goes on as a user whom the folders do not belong to.
 AS_ANOTHER = """
     import os
+    from helpers import begin, paths, stack
 
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
+
+    def try_all(*actions):
+        for action in actions:
+            try:
+                action()
+            except paths.SeriesError as error:
+                print(error)
+
 """
+
+
+# --- a notebook's folder -------------------------------------------------------------------------
 
 
 def test_notebook_gets_an_empty_folder_of_its_own_and_the_same_one_again(other):
@@ -36,40 +48,33 @@ def test_notebook_gets_an_empty_folder_of_its_own_and_the_same_one_again(other):
 
 
 def test_second_kernel_gets_a_second_folder_until_the_first_one_ends(other):
-    begin = "from helpers import settings; print(begin.notebook('01_first').name, flush=True); input()"
+    code = "from helpers import begin; print(begin.notebook('01_first').name, flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
+    def kernel():
+        kernels.append(subprocess.Popen([sys.executable, "-c", code], **pipes))
+        return kernels[-1].stdout.readline().strip()
+
     kernels = []
-    for _ in range(3):
-        kernels.append(
-            subprocess.Popen(
-                [sys.executable, "-c", begin],
-                cwd=other.root,
-                env=os.environ | {"PYTHONPATH": str(other.root)},
-                text=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        )
-        if len(kernels) == 1:
-            assert kernels[0].stdout.readline() == "01_first\n"
-            kept = other.work / "notebooks" / "01_first" / "kept"
-            kept.write_text("")
-        elif len(kernels) == 2:
-            assert kernels[1].stdout.readline() == "01_first-2\n"
-            assert kept.exists(), "the second kernel emptied the first one's folder"
-            kernels[0].kill()
-            kernels[0].wait()
-        else:
-            assert kernels[2].stdout.readline() == "01_first\n"
-    for kernel in kernels:
-        kernel.kill()
-        kernel.communicate()
+    assert kernel() == "01_first"
+    kept = other.work / "notebooks" / "01_first" / "kept"
+    kept.write_text("")
+    assert kernel() == "01_first-2" and kept.exists(), "the second kernel emptied the first one's folder"
+    kernels[0].kill()
+    kernels[0].wait()
+    assert kernel() == "01_first"
+    for one in kernels:
+        one.kill()
+        one.communicate()
 
 
 def test_quiet_settings_leave_the_learners_own_alone(other, monkeypatch):
     monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "DEBUG")
     begin.notebook("01_first")
-    assert os.environ["MLFLOW_LOGGING_LEVEL"] == "DEBUG"
     assert {name: os.environ[name] for name in begin.QUIET} == begin.QUIET | {"MLFLOW_LOGGING_LEVEL": "DEBUG"}
+
+
+# --- names that a reader chooses -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["svc", "iris-svc", "a", "7", "A.b_c-1.0", "a" * 100])
@@ -79,48 +84,34 @@ def test_model_name_that_is_safe(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "",
-        " ",
-        " a",
-        "a ",
-        "a b",
-        "a/b",
-        "a\\b",
-        "/a",
-        "..",
-        ".",
-        ".a",
-        "a..b",
-        "../a",
-        "-a",
-        "_a",
-        "a\n",
-        "a\0",
-        "ä",
-        "a" * 101,
-        "a'b",
-        'a"',
-        "a:b",
-        "~",
-        "$HOME",
-        "%2e%2e",
-    ],
+    ["", " ", " a", "a ", "a/b", "../a", "a..b", ".a", "-a", "_a", "a\n", "a\0", "ä", "a" * 101, "a'b", 'a"', "a:b"]
+    + ["~", "$HOME", "%2e%2e", "a\\b"],
 )
 def test_model_name_that_is_not(name):
     with pytest.raises(paths.SeriesError, match="model_name=.* is not usable.*for example 'svc'"):
         names.check_model_name(name)
 
 
-@pytest.mark.parametrize("kernel", ["linear", "poly", "rbf", "sigmoid"])
-def test_kernel_that_svc_knows(kernel):
-    names.check_kernel(kernel)
-
-
-@pytest.mark.parametrize("kernel", ["", "RBF", "rbf ", "precomputed", "gauss", None])
-def test_kernel_that_svc_does_not_know(kernel):
-    with pytest.raises(paths.SeriesError, match="unknown to SVC: take one of linear, poly, rbf, sigmoid"):
+def test_kernel_is_one_that_svc_knows():
+    for kernel in ("linear", "poly", "rbf", "sigmoid"):
         names.check_kernel(kernel)
+    for kernel in ("", "RBF", "rbf ", "precomputed", "gauss", None):
+        with pytest.raises(paths.SeriesError, match="unknown to SVC: take one of linear, poly, rbf, sigmoid"):
+            names.check_kernel(kernel)
+
+
+def test_deleted_experiment_and_empty_name_are_refused(servers):
+    experiment = MlflowClient().create_experiment("thrown away")
+    begin.experiment("thrown away")
+    begin.experiment("never made")
+    MlflowClient().delete_experiment(experiment)
+    with pytest.raises(paths.SeriesError, match=f"was deleted.*--experiment-id {experiment}$"):
+        begin.experiment("thrown away")
+    with pytest.raises(paths.SeriesError, match="experiment_name is empty"):
+        begin.experiment("  ")
+
+
+# --- Jupyter's address ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,36 +139,44 @@ def test_address_of_jupyter_is_that_of_the_server_that_started_this_kernel(monke
     assert link.jupyter_base_url() == "/lab/"
 
 
+def test_link_leads_through_jupyter_alone_behind_a_gateway_and_through_it_too_on_a_laptop(monkeypatch):
+    page = "experiments/1/runs?workflowType=machine_learning"
+    here, far = stack.Stack("http://127.0.0.1:5001", None), stack.Stack("http://mlflow.example.test:5001", None)
+    with monkeypatch.context() as patch:
+        patch.setenv("NB_PREFIX", "/notebook/ns/name")
+        html = here.link("experiments/1/runs", "runs").data
+        assert html.count("href") == 1 and f'href="/notebook/ns/name/proxy/5001/#/{page}"' in html
+        html = far.link("experiments/1/runs", "runs").data
+        assert html.count("href") == 1 and f'href="http://mlflow.example.test:5001/#/{page}"' in html
+    monkeypatch.setattr(link, "jupyter_base_url", lambda: "/")
+    html = here.link("experiments/1/runs", "runs").data
+    assert html.count("href") == 2
+    assert 'href="http://127.0.0.1:5001/#/' in html and 'href="/proxy/5001/#/' in html
+
+
+# --- the state folder ----------------------------------------------------------------------------
+
+
 def test_error_is_shown_as_its_sentence_alone():
     assert paths.SeriesError("What to do.")._render_traceback_() == ["SeriesError: What to do."]
 
 
 @pytest.fixture
 def public():
-    """A checkout that other users can read."""
+    """A place that other users can read."""
     folder = Path(tempfile.mkdtemp(prefix="series-"))
     folder.chmod(0o755)
-    place = Place(folder / "checkout")
-    yield checkout
-    for path in [place.root, place.work]:
-        if path.exists():
-            path.chmod(0o755)
+    place = Place(folder / "place")
+    yield place
+    if place.work.exists():
+        place.work.chmod(0o755)
     shutil.rmtree(folder)
 
 
 def test_read_only_state_folder_gets_one_clear_sentence(public):
     public.work.mkdir()
     public.work.chmod(0o555)
-    done = public.run(
-        AS_ANOTHER
-        + """
-    for action in (paths.check_work_dir, lambda: begin.notebook("01_first"), stack.start):
-        try:
-            action()
-        except paths.SeriesError as error:
-            print(error)
-    """
-    )
+    done = public.run(AS_ANOTHER + '    try_all(paths.check_work_dir, lambda: begin.notebook("01_first"), stack.start)')
     assert done.stdout.splitlines() == 3 * [
         f"Cannot write to the state folder {public.work}: Permission denied. Free some space or make the folder "
         "writable, then run this again."
@@ -194,42 +193,38 @@ def test_state_of_another_user_is_not_taken_for_none(public):
     (public.work / "notebooks" / "01_first" / "model").write_text("")
     os.chown(public.work, 65534, 65534)
     os.chown(public.work / "notebooks", 65534, 65534)
-    done = public.run(
-        AS_ANOTHER
-        + """
-    for action in (stack.start, stack.status, lambda: begin.notebook("01_first")):
-        try:
-            action()
-        except paths.SeriesError as error:
-            print(error)
-    """
-    )
-    sentence = f"{public.work / 'stack.json'} belongs to another user: "
+    done = public.run(AS_ANOTHER + '    try_all(stack.start, stack.status, lambda: begin.notebook("01_first"))')
     started, status, notebook = done.stdout.splitlines()
+    sentence = f"{public.work / 'stack.json'} belongs to another user: "
     assert started.startswith(sentence) and status.startswith(sentence)
     assert notebook.startswith(f"Cannot empty the folder {public.work / 'notebooks' / '01_first'}: ")
     assert stat.S_IMODE((public.work / "stack.json").stat().st_mode) == 0o600
 
 
-def test_checkout_that_cannot_be_written_to_gets_a_state_folder_of_the_user(public):
-    state = Path(tempfile.mkdtemp(prefix="series-"))
-    state.chmod(0o777)
-    public.root.chmod(0o555)
-    try:
-        done = public.run(
-            AS_ANOTHER
-            + """
-    paths.check_work_dir()
-    print(paths.work_dir())
-    """,
-            XDG_STATE_HOME=str(state),
-            HOME=str(state),
+def test_checkouts_that_cannot_be_written_to_get_a_state_folder_of_the_user_each(tmp_path, monkeypatch):
+    monkeypatch.delenv("SERIES_WORK")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(paths.os, "access", lambda path, mode: False)  # root may write everywhere
+    found = []
+    for parent in ("anna", "ben"):  # two of one name
+        monkeypatch.setattr(paths, "ROOT", tmp_path / parent / "series")
+        found.append(paths.work_dir())
+        paths.check_work_dir()
+    assert len(set(found)) == 2
+    if sys.platform == "linux":
+        assert all(folder.is_relative_to(tmp_path / "state") and folder.is_dir() for folder in found)
+
+
+def test_a_printed_command_can_be_pasted_wherever_one_is(tmp_path, monkeypatch):
+    for folder in (paths.ROOT, tmp_path):
+        monkeypatch.chdir(folder)
+        done = subprocess.run(
+            ["sh", "-c", paths.command("helpers.stack status")],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PATH": os.defpath},
         )
-        assert done.returncode == 0, done.stderr
-        assert Path(done.stdout.strip()).is_relative_to(state)
-        assert Path(done.stdout.strip()).is_dir()
-    finally:
-        shutil.rmtree(state)
+        assert done.stdout.count("not running") == 2, done.stderr
 
 
 def test_versions():

@@ -13,14 +13,12 @@ import requests
 from mlflow import MlflowClient
 
 from helpers import stack
-
-from helpers.series import run
-
-from helpers.stack import control, database, lost_runs
+from helpers.stack import database, lost_runs, state
 
 # A notebook that has begun a run and is busy; its state is told when it is there.
 BUSY = """
     import time
+    from helpers import stack
 
     stack.connect()
     import mlflow
@@ -107,6 +105,7 @@ def test_run_of_a_task_is_ended_when_no_process_has_its_job(servers, client, exp
     assert status(client, runs["47110"]) == "FAILED"
 
 
+@pytest.mark.slow
 def test_component_called_as_a_function_is_left_alone_while_a_notebook_lives_that_may_have_called_it(
     place, servers, client, experiment
 ):
@@ -119,6 +118,7 @@ def test_component_called_as_a_function_is_left_alone_while_a_notebook_lives_tha
     assert status(client, run_id) == "FAILED"
 
 
+@pytest.mark.slow
 def test_run_that_another_notebook_took_up_again_is_left_alone(place, servers, client):
     with busy(place) as (first, run_id):
         client.set_terminated(run_id)
@@ -135,9 +135,10 @@ def test_run_that_another_notebook_took_up_again_is_left_alone(place, servers, c
 def test_workshop_ends_nobodys_runs(place, servers, client, experiment, monkeypatch):
     run_id = client.create_run(experiment, tags={"kfp_job_id": "12"}).info.run_id
     called = []
-    monkeypatch.setattr(recovery, "end_lost_runs", called.append)
-    state = control._read_state()
-    monkeypatch.setattr(stack, "_read_state", lambda: state | {"learners": 3})
+    monkeypatch.setattr(lost_runs, "end_lost_runs", called.append)
+    known = state.read()
+    known.learners = 3
+    monkeypatch.setattr(state, "read", lambda: known)
     stack.start()
     assert not called
     assert status(client, run_id) == "RUNNING"
@@ -166,6 +167,7 @@ def test_server_that_fails_is_no_reason_not_to_start(place):
 def test_mark_outlives_no_process_but_a_forked_child_does_not_take_it_away(place):
     done = place.run("""
         import os
+        from helpers.stack import lost_runs
 
         mark = lost_runs.process_mark()
         if os.fork() == 0:
@@ -186,7 +188,8 @@ def test_tag_is_only_on_runs_of_this_stack(place, servers, experiment, connect):
     }  # without connect(), a server of one's own
     done = place.run(
         f"""
-
+        from helpers import stack
+        from helpers.stack import lost_runs
         {"stack.connect()" if connect else ""}
         import mlflow
         with mlflow.start_run(experiment_id={experiment!r}) as run:
@@ -313,6 +316,7 @@ print("now", flush=True); time.sleep(600)
     assert rows(kept) == 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_copy", [True, False])
 def test_start_says_what_happened_to_a_damaged_database(other, with_copy):
     done = other.run("-m helpers.stack start")

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from helpers import paths, serving, stack
+from helpers.stack import process
 
 # Answers /ping like a model server, from a child process, as MLflow's does.
 SERVER = """
@@ -48,17 +49,17 @@ def answers(port):
 
 
 def test_it_answers_and_stop_ends_its_children_too(server):
-    process, port = server()
-    children = psutil.Process(process.pid).children(recursive=True)
+    started, port = server()
+    children = psutil.Process(started.pid).children(recursive=True)
     assert answers(port) and children
-    serving.stop(process)
+    serving.stop(started)
     assert not answers(port) and not any(child.is_running() for child in children)
-    serving.stop(process)
+    serving.stop(started)
 
 
 def test_it_listens_on_a_port_that_nobody_has():
     port = serving.free_port()
-    assert 20000 <= port < 32768 and not answers(port)
+    assert process.FIRST_PORT <= port <= process.LAST_PORT and not answers(port)
 
 
 def test_one_that_ends_says_its_last_words(tmp_path, monkeypatch):
@@ -87,6 +88,7 @@ def test_none_outlives_its_kernel_for_long(server, tmp_path, end):
     port = serving.free_port()
     kernel = textwrap.dedent(f"""
         import os, sys
+        from helpers import serving
 
         print(serving.start([sys.executable, "server.py", "{port}"], {port}).pid, flush=True)
         {end}
@@ -113,3 +115,13 @@ def test_make_stop_ends_it(other, monkeypatch):
     stack.stop()
     time.sleep(0.1)
     assert not answers(port)
+
+
+def test_another_programs_answer_is_not_taken_for_the_models(server, tmp_path, monkeypatch):
+    _, port = server()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    command = [sys.executable, "-c", "import time; time.sleep(1); raise SystemExit('port is taken')"]
+    with pytest.raises(serving.ServingError, match="(?s)ended while it was starting.*port is taken"):
+        serving.start(command, port)
+    assert answers(port)

@@ -24,9 +24,9 @@ class Place:
         self.folder, self.work = folder, folder / "work"
         folder.mkdir(parents=True, exist_ok=True)
 
-    def popen(self, code: str, *, python: str | Path = sys.executable, **variables: str) -> subprocess.Popen:
-        """Start Python here; code that starts with "-" is a command line. Its output is bytes."""
-        arguments = code.split() if code.startswith("-") else ["-c", textwrap.dedent(code)]
+    def popen(self, code: str, *more: str, python: str | Path = sys.executable, **variables: str) -> subprocess.Popen:
+        """Start Python here; code that starts with "-" is a command line, more its arguments. Its output is bytes."""
+        arguments = [*code.split(), *more] if code.startswith("-") else ["-c", textwrap.dedent(code)]
         own = {"SERIES_WORK": str(self.work), "PYTHONIOENCODING": "utf-8"}
         return subprocess.Popen(
             [python, *arguments],
@@ -36,14 +36,14 @@ class Place:
             env=os.environ | own | variables,
         )
 
-    def run(self, code: str, *, timeout: float = 180, **options) -> subprocess.CompletedProcess:
+    def run(self, code: str, *more: str, timeout: float = 180, **options) -> subprocess.CompletedProcess:
         """Run Python here to its end; return exit code, stdout and stderr."""
-        process = self.popen(code, **options)
+        process = self.popen(code, *more, **options)
         try:
             out, err = process.communicate(timeout=timeout)
         finally:
             process.kill()
-        return subprocess.CompletedProcess(code, process.returncode, out.decode(), err.decode())
+        return subprocess.CompletedProcess([code, *more], process.returncode, out.decode(), err.decode())
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of this place's servers, whoever its parent is."""
