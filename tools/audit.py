@@ -14,11 +14,11 @@ import subprocess
 import sys
 
 from packaging.utils import canonicalize_name
-from versions import read_pins
 
 from helpers import paths
+from tools.versions import read_pins
 
-LOCK = paths.ROOT / "requirements.lock"
+LOCKS = [paths.ROOT / name for name in ("requirements.lock", "maintainers.lock")]
 RECORD = paths.ROOT / "docs" / "vulnerabilities.md"
 
 
@@ -67,8 +67,8 @@ def main() -> int:
     That is 1 for a vulnerability on which docs/vulnerabilities.md has no decision, for a record that is not of this
     lock, and in CI for a source that could not be asked.
     """
-    lock = LOCK.read_text(encoding="utf-8")
-    if f"Lock: `{hashlib.sha256(lock.encode()).hexdigest()}`" not in RECORD.read_text(encoding="utf-8"):
+    lock = "".join(path.read_text(encoding="utf-8") for path in LOCKS)
+    if f"Locks: `{hashlib.sha256(lock.encode()).hexdigest()}`" not in RECORD.read_text(encoding="utf-8"):
         print(f"{RECORD.name} is not of this lock: look at what changed, and renew it.", file=sys.stderr)
         return 1
     done = subprocess.run(
@@ -76,8 +76,7 @@ def main() -> int:
             sys.executable,
             "-m",
             "pip_audit",
-            "--requirement",
-            LOCK,
+            *(f"--requirement={path}" for path in LOCKS),
             "--disable-pip",
             "--no-deps",
             "--format",

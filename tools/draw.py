@@ -37,12 +37,7 @@ def shape(kind, outline, x, y, words, bold, corner=None, number=""):
     dash = 'stroke-dasharray="7 5"' if kind == "rewrite" else ""
     drawn = f'<path d="{outline}" fill="{COLOURS[kind][0]}" stroke="{COLOURS[kind][1]}" stroke-width="2" {dash}/>'
     for i, line in enumerate(words):
-        drawn += text(
-            x,
-            y + 5 + 19 * (i - (len(words) - 1) / 2),
-            line,
-            *((14, "bold", INK) if i < bold else ()),
-        )
+        drawn += text(x, y + 5 + 19 * (i - (len(words) - 1) / 2), line, *((14, "bold", INK) if i < bold else ()))
     if number:
         drawn += f'<circle cx="{corner[0] + 4}" cy="{corner[1] + 2:g}" r="15" fill="{INK}"/>'
         drawn += text(corner[0] + 4, corner[1] + 7, number, 14, "bold", "#ffffff")
@@ -56,23 +51,13 @@ def box(x, y, w, h, *words, kind="program", keys=False, bold=1, number=""):
         f"M{x + r},{y}h{w - 2 * r}a{r},{r} 0 0 1 {r},{r}v{h - 2 * r}a{r},{r} 0 0 1 {-r},{r}"
         f"h{2 * r - w}a{r},{r} 0 0 1 {-r},{-r}v{2 * r - h}a{r},{r} 0 0 1 {r},{-r}z"
     )
-    drawn = shape(
-        kind,
-        outline,
-        middle,
-        (y + foot - 24 * (kind == "rewrite")) / 2,
-        words,
-        bold,
-        (x, y),
-        number,
-    )
+    drawn = shape(kind, outline, middle, (y + foot - 24 * (kind == "rewrite")) / 2, words, bold, (x, y), number)
     if kind == "rewrite":
         drawn += text(middle, foot - 11, "rewrite per model", 13, "bold", COLOURS[kind][1])
     if keys:
         drawn += (
             f'<path d="M{middle - 21:g},{foot + 7}a5,5 0 1 0 -10,0a5,5 0 1 0 10,0h16v6m-6,-6v5" fill="none" '
-            f'stroke="{INK}" stroke-width="2.2"/>'
-            + text(middle + 2, foot + 12, "keys", 13, "bold", INK, "start")
+            f'stroke="{INK}" stroke-width="2.2"/>' + text(middle + 2, foot + 12, "keys", 13, "bold", INK, "start")
         )
     return drawn
 
@@ -110,11 +95,7 @@ def level(y, *ends):
     return "".join(arrow((a, y), (b, y)) for a, b in zip(ends[::2], ends[1::2], strict=True))
 
 
-LOAD = (
-    box(28, 100, 130, 100, "load_iris_data"),
-    level(150, 158, 179, 245, 266),
-    files(179, 150, 66, "data", "target"),
-)
+LOAD = (box(28, 100, 130, 100, "load_iris_data"), level(150, 158, 179, 245, 266), files(179, 150, 66, "data", "target"))
 SIX = (
     files(428, 150, 108, "model", "input_example", "signature", "conda_env", "params", "metrics"),
     level(150, 410, 428, 536, 552),
@@ -134,32 +115,13 @@ FIGURES = {
         level(291, 178, 218, 360, 400, 550, 590),
         box(28, 92, 150, 78, "Train an SVC", "on iris, in a notebook", number="01"),
         files(218, 131, 142, "Model folder", "in MLflow's format", bold=1, number="01", h=78),
-        box(
-            400,
-            92,
-            150,
-            78,
-            "MLflow server",
-            "runs, parameters,",
-            "metrics",
-            kind="server",
-            number="02",
-        ),
+        box(400, 92, 150, 78, "MLflow server", "runs, parameters,", "metrics", kind="server", number="02"),
         drum(590, 87, 146, 88, "S3 store", "the files"),
         arrow((150, 170), (150, 252)),
         note(216, "As a pipeline"),
         box(28, 252, 150, 78, "KFP components", "load, train, upload", number="03"),
         files(218, 291, 142, "One YAML file", "compiled pipeline", bold=1, number="04", h=78),
-        box(
-            400,
-            252,
-            150,
-            78,
-            "Pipeline run",
-            "on this machine (05)",
-            "or on Kubeflow (06)",
-            number="05",
-        ),
+        box(400, 252, 150, 78, "Pipeline run", "on this machine (05)", "or on Kubeflow (06)", number="05"),
         note(376, "As a service"),
         level(451, 590, 550, 400, 368),
         arrow((663, 330), (663, 412)),
@@ -167,16 +129,7 @@ FIGURES = {
         box(590, 412, 146, 78, "Gate", "better than", "the champion?", number="07"),
         box(400, 412, 150, 78, "Registry", "who is champion", kind="server", number="07"),
         box(218, 412, 150, 78, "API", "answers for it", number="07"),
-        box(
-            28,
-            412,
-            150,
-            78,
-            "Sweep, own data",
-            "many settings (08),",
-            "any table (09)",
-            number="08",
-        ),
+        box(28, 412, 150, 78, "Sweep, own data", "many settings (08),", "any table (09)", number="08"),
         files(590, 291, 146, "Run and model", "in MLflow", bold=1, number="05", h=78),
         arrow((663, 252), (663, 211), (475, 211), (475, 170)),
     ),
@@ -186,24 +139,11 @@ FIGURES = {
         "load_iris_data hands data and target to train_from_csv, which hands six files to upload_sklearn_model_to_mlflow. "
         "Training is rewritten per model; the upload stays as it is and alone needs the S3 keys.",
         *LOAD,
-        box(
-            266,
-            75,
-            144,
-            150,
-            "train_from_csv",
-            "trains, and saves",
-            "what MLflow needs",
-            kind="rewrite",
-        ),
+        box(266, 75, 144, 150, "train_from_csv", "trains, and saves", "what MLflow needs", kind="rewrite"),
         *SIX,
         box(552, 75, 184, 150, *UPLOAD, "only uploads", keys=True, bold=2),
         *STORE,
-        note(
-            308,
-            "Training says what only training can know.",
-            "The upload is written once and never changes.",
-        ),
+        note(308, "Training says what only training can know.", "The upload is written once and never changes."),
     ),
     "design_2": (
         "Design 2: the MLflow component saves and uploads",
@@ -241,22 +181,9 @@ FIGURES = {
         "load_iris_data hands data and target to train_and_upload, which trains, saves and uploads. It is rewritten per "
         "model, and every copy of it needs the S3 keys.",
         *LOAD,
-        box(
-            266,
-            75,
-            470,
-            150,
-            "train_and_upload",
-            "trains, saves and uploads",
-            kind="rewrite",
-            keys=True,
-        ),
+        box(266, 75, 470, 150, "train_and_upload", "trains, saves and uploads", kind="rewrite", keys=True),
         *STORE,
-        note(
-            308,
-            "One component, nothing to hand over.",
-            "Each new model copies the upload, and its keys.",
-        ),
+        note(308, "One component, nothing to hand over.", "Each new model copies the upload, and its keys."),
     ),
     "pipeline": (
         "mlflow_pipeline",
@@ -294,25 +221,12 @@ FIGURES = {
         box(28, 100, 130, 100, "load_csv", "checks the table", keys=True),
         level(150, 158, 179, 245, 266),
         files(179, 150, 66, "data", "target"),
-        box(
-            266,
-            75,
-            144,
-            150,
-            "train_classifier",
-            "trains, and saves",
-            "the whole folder",
-            kind="rewrite",
-        ),
+        box(266, 75, 144, 150, "train_classifier", "trains, and saves", "the whole folder", kind="rewrite"),
         files(428, 150, 108, "model", "metrics"),
         level(150, 410, 428, 536, 552),
         box(552, 75, 184, 150, "upload_", "model_to_mlflow", "opens nothing", keys=True, bold=2),
         *STORE,
-        note(
-            308,
-            "Training finishes the model, in any framework.",
-            "The upload copies bytes, and cannot run them.",
-        ),
+        note(308, "Training finishes the model, in any framework.", "The upload copies bytes, and cannot run them."),
     ),
     "sweep": (
         "sweep_pipeline",
@@ -392,7 +306,5 @@ for name, (title, height, description, *parts) in FIGURES.items():
         f'role="img" aria-labelledby="title desc" font-family="Helvetica, Arial, sans-serif">\n'
         f'<title id="title">{escape(title)}</title>\n<desc id="desc">{escape(description)}</desc>'
     )
-    drawing = "\n".join(
-        [head, card, text(28, 36, title, 17, "bold", INK, "start"), *parts, "</svg>\n"]
-    )
+    drawing = "\n".join([head, card, text(28, 36, title, 17, "bold", INK, "start"), *parts, "</svg>\n"])
     (Path("notebooks/images") / f"{name}.svg").write_text(drawing, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Choose versions within the ranges of pyproject.toml and write requirements.lock: ``make lock``.
+"""Choose versions within the ranges of pyproject.toml and write both locks: ``make lock``.
 
 It works for uv and for pip. To pip a package with an extra is another thing than the package without, and where hashes
 are asked for it looks at the newest version of the one that it finds no pin for: so a lock needs both.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from helpers import paths
 
-LOCK = paths.ROOT / "requirements.lock"
+READERS, MAINTAINERS = (paths.ROOT / name for name in ("requirements.lock", "maintainers.lock"))
 
 
 def with_plain(text: str) -> str:
@@ -38,36 +39,26 @@ def with_plain(text: str) -> str:
     return "\n".join(written) + "\n"
 
 
+def write(lock: Path, *options: str) -> None:
+    """Let uv choose versions for one lock.
+
+    Parameters
+    ----------
+    lock : pathlib.Path
+        Written anew; versions that it has stay unless an option says otherwise.
+    options : str
+        Of ``uv pip compile``.
+    """
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--universal", "--python-version", "3.11"]
+    form = ["--generate-hashes", "--no-header", "--no-annotate", "--no-strip-extras", "--quiet"]
+    subprocess.run([*command, *form, *options, "--output-file", lock.name], cwd=paths.ROOT, check=True)
+    lock.write_text(with_plain(lock.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def main() -> int:
-    """Renew the lock."""
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "uv",
-            "pip",
-            "compile",
-            "pyproject.toml",
-            "--group",
-            "test",
-            "--group",
-            "setup",
-            "--universal",
-            "--python-version",
-            "3.11",
-            "--generate-hashes",
-            "--no-header",
-            "--no-annotate",
-            "--no-strip-extras",
-            "--quiet",
-            *sys.argv[1:],
-            "--output-file",
-            LOCK.name,
-        ],
-        cwd=paths.ROOT,
-        check=True,
-    )
-    LOCK.write_text(with_plain(LOCK.read_text(encoding="utf-8")), encoding="utf-8")
+    """Renew both locks: what readers and tasks get, then what maintainers get beside it."""
+    write(READERS, "pyproject.toml", "--group", "setup", *sys.argv[1:])
+    write(MAINTAINERS, "--group", "maintainers", "--constraints", READERS.name, *sys.argv[1:])
     return 0
 
 

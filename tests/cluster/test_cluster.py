@@ -7,17 +7,11 @@ import re
 import boto3
 import nbformat
 import pytest
-from support.kfp_stand_in import serve
 from mlflow import MlflowClient
+from support.kfp_stand_in import serve
 from support.with_cluster import EXPERIMENT, cluster
 
 from helpers import paths, stack
-
-from helpers.pipelines import mlflow_pipeline
-
-from helpers.series import run
-from helpers import paths, stack
-from helpers.pipelines import mlflow_pipeline
 from helpers.series import run
 
 NAME = "06_run_on_kubeflow"

@@ -22,11 +22,8 @@ import pytest
 import requests
 import yaml
 
-from helpers import checks, stack
-
+from helpers import stack
 from helpers.pipelines import mlflow_pipeline
-
-from helpers.series import run
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from helpers import paths, serving
+from helpers import paths
 
 TEXT = {"type": "string", "minLength": 1}
 

@@ -12,13 +12,11 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from support import browser
-from support import lab
 import psutil
 import pytest
 import requests
 from playwright.sync_api import expect
-
+from support import browser, lab
 from support.place import Place
 
 ROOT = Path(__file__).parent.parent

@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from support import lab
 import nbformat
 import pytest
-from support.browser import chromium
 from playwright.sync_api import expect
-
-from helpers import paths
+from support import lab
+from support.browser import chromium
 
 # The one with a test of its own below, and the one that needs a cluster, are left out.
 OTHERS = [path for path in notebooks.numbered() if path.name[:2] not in ("02", "05", "06")]

@@ -16,11 +16,8 @@ from mlflow.types import DataType
 from sklearn.datasets import load_iris
 
 from helpers import stack
-
-from helpers.series import run
-
-from helpers.stack import control
 from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
+from helpers.stack import control
 
 TRAINED = ("model", "input_example", "signature", "conda_env", "params", "metrics")
 

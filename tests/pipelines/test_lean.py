@@ -18,8 +18,6 @@ from mlflow.store.artifact import s3_artifact_repo
 from sklearn.datasets import load_iris
 
 from helpers.pipelines import lean_pipeline
-
-from helpers.series import run
 from helpers.pipelines.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
 
 

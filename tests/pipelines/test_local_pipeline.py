@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl, local
 
-from helpers import begin, paths
-
-from helpers.series import run
+from helpers import paths
 from helpers.local_pipeline import PipelineError, task_states
 
 

@@ -9,9 +9,6 @@ from kfp.components import load_component_from_file
 from packaging.requirements import Requirement
 
 from helpers import paths, stack
-
-from helpers.pipelines import lean_pipeline, mlflow_pipeline
-
 from helpers.series import collect
 
 FILES = [paths.DEPLOY / name for names in collect.COMPILED.values() for name in names]

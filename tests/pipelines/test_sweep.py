@@ -16,11 +16,8 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 from sklearn.svm import SVC
 
 from helpers import names, paths
-
-from helpers.pipelines import sweep_pipeline
-
-from helpers.series import refresh, run
 from helpers.pipelines.mlflow_pipeline import IMAGE, load_iris_data, train_from_csv
+from helpers.series import refresh
 from helpers.sweep_pipeline import CANDIDATES, evaluate, hold_out, log_sweep, pick_best, score_candidate
 
 PARTS = ("train_data", "train_target", "test_data", "test_target")

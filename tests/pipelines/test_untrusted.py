@@ -23,11 +23,9 @@ from mlflow import MlflowClient
 from papermill.translators import PythonTranslator
 
 from helpers import begin, names, paths, stack
-
-from helpers.pipelines import gate, lean_pipeline, mlflow_pipeline, sweep_pipeline
-
-from helpers.series import run
 from helpers.local_pipeline import task_states
+from helpers.pipelines import gate, lean_pipeline, mlflow_pipeline, sweep_pipeline
+from helpers.series import run
 
 # The same examples each time, so that what is red in CI is red at home.
 tried = bounded(
@@ -413,9 +411,7 @@ def test_default_with_a_line_break_stays_in_its_comment(tmp_path):
     assert "extra" not in document
 
 
-@pytest.mark.parametrize(
-    "path", sorted((paths.ROOT / "deploy").glob("*_pipeline*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted((paths.ROOT / "deploy").glob("*_pipeline*.yaml")), ids=lambda path: path.stem)
 def test_stored_pipelines_have_no_line_break_in_a_default(path):
     pipeline, *_ = yaml.safe_load_all(path.read_text(encoding="utf-8"))
     defaults = [entry.get("defaultValue", "") for entry in pipeline["root"]["inputDefinitions"]["parameters"].values()]

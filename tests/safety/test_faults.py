@@ -2,8 +2,8 @@
 
 import re
 
-from support import faults
 import pytest
+from support import faults
 from support.room import Seen
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,8 @@ from nbformat import v4
 from wrong_answers import WRONG
 
 from helpers import checks, paths
-
-from helpers.series import exercises, refresh
 from helpers.checks import compiled
+from helpers.series import exercises, refresh
 from helpers.series.run import OwnKernel
 
 SOLUTIONS = exercises.solutions()

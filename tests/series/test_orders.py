@@ -25,8 +25,7 @@ def series(place, *arguments):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == ONE else pytest.mark.nightly) for name in NOTEBOOKS],
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == ONE else pytest.mark.nightly) for name in NOTEBOOKS]
 )
 def test_alone_and_twice_in_a_row(other, name):
     said = series(other, "--jobs", "1", name, name)
@@ -56,4 +55,6 @@ def test_in_any_order_other_parameters_change_the_result(other, kernel, argument
     assert rate != RBF, "the kernel made no difference"
     for path in other.work.glob("runs/*/*.ipynb"):
         executed = nbformat.read(path, as_version=4)
-        assert not [output for cell in executed.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]
+        assert not [
+            output for cell in executed.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"
+        ]

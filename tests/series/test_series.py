@@ -217,7 +217,7 @@ def test_an_interrupt_ends_the_kernels_of_all_that_run(notebook, work, tmp_path)
     folder = run.new_folder()
     program = tmp_path / "program.py"
     program.write_text(
-        "import signal, sys\nfrom pathlib import Path\nfrom helpers import series\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom helpers.series import run\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores\n"
         f"run.run([(Path(path), {{}}) for path in sys.argv[1:]], Path({str(folder)!r}), 2)\n"
     )

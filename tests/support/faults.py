@@ -24,11 +24,7 @@ import psutil
 from support.proxy import Proxy
 from support.room import TASK, Room, Seen
 
-from helpers import stack
-
-from helpers.series import run
-
-from helpers.stack import control, database
+from helpers.stack import control
 
 READ_ONLY = (
     "unshare",

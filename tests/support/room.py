@@ -17,7 +17,6 @@ import boto3
 import psutil
 from jupyter_client import KernelManager
 from mlflow import MlflowClient
-
 from support.place import Place
 
 ROOT = Path(__file__).parent.parent

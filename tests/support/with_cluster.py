@@ -16,8 +16,8 @@ from pathlib import Path
 from unittest import mock
 
 import yaml
-from support.kfp_stand_in import serve
 from mlflow import MlflowClient
+from support.kfp_stand_in import serve
 
 from helpers import stack
 

@@ -10,8 +10,6 @@ import pytest
 from kfp import components, dsl, local
 
 from helpers import machine, paths
-
-from helpers.pipelines import mlflow_pipeline
 from helpers.local_pipeline import task_states
 
 sys.path.insert(0, str(paths.ROOT / "benchmarks"))

@@ -1,21 +1,16 @@
 """Thirty learners at once on the one server of a workshop: nothing lost, nothing mixed up."""
 
 import os
-import sys
 
 import pytest
 
-from helpers import paths
-
 from helpers.workshop import status
-
-sys.path.insert(0, str(paths.ROOT / "benchmarks"))
-import learners  # noqa: E402
+from tools.bench import learners
 
 CLASS = 30
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_thirty_learners_at_once_lose_and_mix_up_nothing(place):
     servers = status.start(CLASS)
     found = learners.measure(servers.tracking_uri, CLASS)

@@ -95,9 +95,7 @@ def test_each_notebook_that_takes_a_name_uses_the_learners():
         text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
         for name in re.findall(r'^(experiment_name|registered_model_name) = "', text, re.MULTILINE):
             assert re.search(
-                rf"^{name} = (begin\.experiment|begin\.registered_model|names\.own_name)\(",
-                text,
-                re.MULTILINE,
+                rf"^{name} = (begin\.experiment|begin\.registered_model|names\.own_name)\(", text, re.MULTILINE
             ), f"{path.stem} does not ask for {name}"
             seen.add(path.stem[:2])
     assert seen == {"02", "03", "05", "06", "07", "08", "09"}

@@ -14,13 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import ratios
 from kfp import dsl
 
 from helpers import machine, paths, stack
-
-from helpers.stack import control
 from helpers.series.run import OwnKernel
+from helpers.stack import control
+from tools.bench import ratios
 
 RUNS = 5
 

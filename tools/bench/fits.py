@@ -14,16 +14,13 @@ import tempfile
 import threading
 from pathlib import Path
 
-import learners
 import psutil
-import ratios
 from kfp import compiler, components
 
 from helpers import paths, stack
-
 from helpers.pipelines import sweep_pipeline
-
 from helpers.stack import control
+from tools.bench import learners, ratios
 
 sys.path.insert(0, str(paths.ROOT / "tests"))
 from support.proxy import Proxy  # noqa: E402

@@ -28,11 +28,7 @@ from sklearn.datasets import load_iris
 from sklearn.svm import SVC
 
 from helpers import begin, machine, paths, stack
-
-from helpers.series import run
-
 from helpers.stack import control
-
 from helpers.workshop import status
 
 CLASSES = (1, 10, 20, 30)

@@ -28,15 +28,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import requests
-from tools.bench.cgroup import Cgroup
 
 from helpers import begin, machine, paths, stack
-
 from helpers.pipelines import lean_pipeline, mlflow_pipeline, sweep_pipeline
-
 from helpers.series import run
-
 from helpers.stack import control
+from tools.bench.cgroup import Cgroup
 
 RESULT = paths.ROOT / "docs" / "benchmarks" / "ratios.json"
 PAGE = paths.ROOT / "docs" / "benchmarks.md"
@@ -183,7 +180,6 @@ def pipeline(runs: int) -> list[Row]:
     """Compare the pipeline with three bare processes."""
     from kfp import components
 
-
     loaded = components.load_component_from_file(str(paths.ROOT / "deploy" / "mlflow_pipeline.yaml"))
     with servers() as found, tempfile.TemporaryDirectory() as scratch:
 
@@ -229,7 +225,6 @@ def pipeline(runs: int) -> list[Row]:
 def quickstart(runs: int) -> list[Row]:
     """Compare the pipeline with itself in KFP's runner as it comes, whose tasks make environments and install."""
     from kfp import components, local
-
 
     loaded = components.load_component_from_file(str(paths.ROOT / "deploy" / "mlflow_pipeline.yaml"))
     # As a beginner writes it: components that declare their packages, and no word on how to run them.
@@ -474,8 +469,6 @@ def sweep(runs: int) -> list[Row]:
     """Compare a loop of a pipeline with as many plain processes, two at a time, and its cost per fit with itself."""
     from kfp import dsl
 
-
-
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source.load_iris_data(str(folder / "data"), str(folder / "target"))
@@ -605,7 +598,6 @@ def memory(runs: int) -> list[Row]:
 def downloads(runs: int) -> list[Row]:
     """Compare what the tasks of one cluster run install: the lean pipeline's, and the lists of the course's page."""
     import uploaders
-
 
     page = (
         mlflow_pipeline.load_iris_data,

@@ -10,9 +10,8 @@ import json
 import statistics
 import sys
 
-import ratios
-
 from helpers import paths
+from tools.bench import ratios
 
 FOLDER = paths.ROOT / "docs" / "benchmarks"
 PAGE = paths.ROOT / "docs" / "scaling.md"

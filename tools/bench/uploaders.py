@@ -26,8 +26,6 @@ from kfp.dsl import Metrics, Model
 from sklearn.datasets import load_iris
 
 from helpers import begin, machine, paths, stack
-
-from helpers.workshop import status
 from helpers.pipelines.lean_pipeline import PACKAGES, load_csv, train_classifier, upload_model_to_mlflow
 from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
 

@@ -1,0 +1,92 @@
+"""What opens a pickle says so, and what SECURITY.md promises has a test."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import paths
+from helpers.series.collect import COLLECTED
+
+ROOT = paths.ROOT
+
+
+OPENS = re.compile(
+    r"\b(?:dill|pickle|cloudpickle|joblib)\.loads?\(|\.load_model\(|\bread_pickle\(|allow_pickle=True"
+    r"|[\"' ]models[\"', ]+serve\b"
+)
+
+SAID = re.compile(r"\bpickles?\b(?!\.\w|\()", re.IGNORECASE)  # the word, in prose or in a comment
+
+
+def sections(path: Path) -> list[tuple[str, str]]:
+    """Return the code, and the words about it, of each section of a notebook or function of a file."""
+    if path.suffix == ".py":
+        text = path.read_text(encoding="utf-8")
+        functions = [
+            ast.get_source_segment(text, node) for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+        ]
+        return [(part, re.sub(r"^\s*(import|from) .*$", "", part, flags=re.MULTILINE)) for part in functions]
+    parts = [("", "")]
+    for cell in nbformat.read(path, as_version=4).cells:
+        is_code = cell.cell_type == "code"
+        if not is_code and re.match(r"##? ", cell.source):
+            parts.append(("", ""))
+        words = "\n".join(re.findall(r"#.*", cell.source)) if is_code else cell.source
+        parts[-1] = (parts[-1][0] + is_code * cell.source, f"{parts[-1][1]}\n{words}".strip())
+    return parts
+
+
+def unsaid(path: Path) -> list[str]:
+    """Return the first lines of what opens a pickle and does not say so."""
+    return [words.splitlines()[0] for code, words in sections(path) if OPENS.search(code) and not SAID.search(words)]
+
+
+SAYS = [
+    *ROOT.glob("notebooks/*.ipynb"),
+    *ROOT.glob("notebooks/tasks/*.ipynb"),
+    *ROOT.glob("exercises/**/*.ipynb"),
+    *(path for path in ROOT.glob("helpers/**/*.py") if path.stem not in COLLECTED),
+    *ROOT.glob("tools/bench/*.py"),
+]
+
+
+@pytest.mark.parametrize("path", sorted(SAYS), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_opens_a_pickle_says_so(path):
+    assert unsaid(path) == []
+
+
+def test_a_pickle_that_is_opened_in_silence_is_seen(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "def f(path):\n    return dill.load(path)\n\n\ndef g(path):\n    # A pickle: only your own.\n    return dill.load(path)\n"
+    )
+    assert unsaid(tmp_path / "a.py") == ["def f(path):"]
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[
+                nbformat.v4.new_markdown_cell("# Title"),
+                nbformat.v4.new_markdown_cell("## Say\n\nA pickle."),
+                nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"),
+                nbformat.v4.new_markdown_cell("## Hide"),
+                nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"),
+            ]
+        ),
+        tmp_path / "a.ipynb",
+    )
+    assert unsaid(tmp_path / "a.ipynb") == ["## Hide"]
+
+
+def test_recommended_pipeline_has_no_word_that_opens_a_pickle():
+    for path in (ROOT / "helpers" / "pipelines" / "lean_pipeline.py", *ROOT.glob("deploy/lean_pipeline*.yaml")):
+        assert not OPENS.search(path.read_text()) and "import pickle" not in path.read_text()
+        assert "dill" not in path.read_text()
+
+
+def test_every_test_that_security_names_exists():
+    named = re.findall(r"`(test_\w+)\.py::(test_\w+)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) >= 12
+    for file, test in named:
+        (path,) = ROOT.glob(f"tests/*/{file}.py")
+        assert re.search(rf"^def {test}\(", path.read_text(), re.MULTILINE), f"{file}.py has no {test}"
