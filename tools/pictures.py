@@ -12,10 +12,10 @@ from pathlib import Path
 
 from kfp import local
 from playwright.sync_api import Page, expect
-from support.browser import chromium
 
 from helpers import begin, local_pipeline, paths, stack
 from helpers.pipelines import mlflow_pipeline
+from tools.browser import chromium
 
 IMAGES = paths.NOTEBOOKS / "images"
 # Wide enough for the page, small enough to be read where it is shown at 700 pixels.

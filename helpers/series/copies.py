@@ -18,7 +18,7 @@ from helpers.paths import SeriesError
 
 MINE = paths.ROOT / "my"
 FOLDERS = ("notebooks", "exercises")
-BESIDE = ("deploy", "docs", "workshops")  # what the notebooks link to, with ../
+BESIDE = ("deploy", "docs", "workshops", "README.md")  # what the notebooks link to, with ../
 _RECORD = ".originals.json"  # of which original each copy was made
 START = "notebooks/00_start_here.ipynb"
 
@@ -65,8 +65,8 @@ def bring(mine: Path = MINE, root: Path = paths.ROOT) -> list[str]:
             record[name] = mark
         (mine / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
         for name in BESIDE:  # so that a copy's links lead where the original's do
-            if (root / name).is_dir() and not os.path.lexists(mine / name):
-                (mine / name).symlink_to(os.path.relpath(root / name, mine), target_is_directory=True)
+            if (root / name).exists() and not os.path.lexists(mine / name):
+                (mine / name).symlink_to(os.path.relpath(root / name, mine))
     except OSError as error:
         raise SeriesError(
             f"Cannot copy the notebooks to {mine}: {error}. Free some space or make it writable."

@@ -316,7 +316,9 @@ def _start(asked: argparse.Namespace) -> None:
         "letters and digits in place of <name>:\n"
     )
     print(f"export MLFLOW_TRACKING_URI={servers.tracking_uri} WORKSHOP_LEARNER=<name>\n")
-    print(f"The server stays up. To see who is how far: {paths.command('helpers.workshop status')}. To stop it: make stop")
+    print(
+        f"The server stays up. To see who is how far: {paths.command('helpers.workshop status')}. To stop it: make stop"
+    )
 
 
 def _reset(asked: argparse.Namespace) -> None:

@@ -11,8 +11,10 @@ from mlflow import MlflowClient
 from support.kfp_stand_in import serve
 from support.with_cluster import EXPERIMENT, cluster
 
+from helpers import cluster as kubeflow_cluster
 from helpers import paths, stack
 from helpers.series import run
+from helpers.series.notebooks import numbered
 
 NAME = "06_run_on_kubeflow"
 TOKEN = "a-token-of-the-stand-in"
@@ -25,23 +27,12 @@ def executed(place):
 def run_notebook(place, capsys, *arguments, **options):
     """Run 06 through papermill; return exit code, what was said, and the executed notebook's text."""
     with cluster(**options):
-        os.environ["PYTHONPATH"] = str(place.root)  # the kernel's state folder is the test's
         code = run.main([NAME, *arguments])
     said = capsys.readouterr()
     return code, said.out + said.err, executed(place)
 
 
-@pytest.fixture
-def deployed(place):
-    """The test's checkout with the compiled pipeline, which 06 sends."""
-    target = place.root / "deploy"
-    target.mkdir(exist_ok=True)
-    for file in (run.paths.NOTEBOOKS.parent / "deploy").glob("mlflow_pipeline*.yaml"):
-        (target / file.name).write_bytes(file.read_bytes())
-    return checkout
-
-
-def test_slow_multi_user_cluster_with_keys_in_the_task(deployed, servers, capsys, tmp_path):
+def test_slow_multi_user_cluster_with_keys_in_the_task(place, servers, capsys, tmp_path):
     (tmp_path / "token").write_text(TOKEN)
     store = boto3.client("s3", endpoint_url=servers.s3_endpoint_url, region_name="us-east-1")
     store.create_bucket(Bucket="mlpipeline")
@@ -50,7 +41,7 @@ def test_slow_multi_user_cluster_with_keys_in_the_task(deployed, servers, capsys
     with cluster(token=TOKEN, namespaces=["team-a"], slow=3):
         # The namespace's keys: the stand-in takes a secret's content from here, and a PodDefault gives them to the reader.
         os.environ |= {name: value for name, value in stack.environment().items() if name.startswith("AWS_")}
-        os.environ |= {"KF_PIPELINES_SA_TOKEN_PATH": token_file, "PYTHONPATH": str(deployed.root)}
+        os.environ |= {"KF_PIPELINES_SA_TOKEN_PATH": token_file}
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = servers.s3_endpoint_url
         config = paths.work_dir() / "kubeconfig"
         text = open(os.environ["KUBECONFIG"]).read().replace("user: {}", f"user: {{token: {TOKEN}}}")
@@ -59,16 +50,16 @@ def test_slow_multi_user_cluster_with_keys_in_the_task(deployed, servers, capsys
         code = run.main([NAME, "--params", f"namespace=team-a keys=direct experiment_name={name}"])
     said = capsys.readouterr()
     assert code == 0, said.out + said.err
-    text = executed(deployed)
+    text = executed(place)
     assert "for several users" in text and "The run succeeded" in text
     objects = store.list_objects_v2(Bucket="mlpipeline", Prefix="private/team-a/mlflow/")["Contents"]
     assert any(entry["Key"].endswith("/svc/MLmodel") for entry in objects)
     assert TOKEN not in text and stack.environment()["AWS_SECRET_ACCESS_KEY"] not in text
 
 
-def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(deployed, servers, capsys):
+def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(place, servers, capsys):
     client = MlflowClient(servers.tracking_uri)
-    code, said, text = run_notebook(deployed, capsys, "--params", "kernel=poly model_name=my-svc")
+    code, said, text = run_notebook(place, capsys, "--params", "kernel=poly model_name=my-svc")
     assert code == 0, said
     experiment = client.get_experiment_by_name(EXPERIMENT)
     (run,) = client.search_runs([experiment.experiment_id], "tags.model_name = 'my-svc'")
@@ -88,12 +79,11 @@ def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(deployed, se
     ],
     ids=["no token", "other issuer", "other namespace", "older backend", "down"],
 )
-def test_refusals_are_said_in_a_sentence(deployed, servers, capsys, tmp_path, options, says):
+def test_refusals_are_said_in_a_sentence(place, servers, capsys, tmp_path, options, says):
     if options.get("unknown_issuer") or options.get("namespaces"):
         (tmp_path / "token").write_text("of another cluster" if options.get("unknown_issuer") else TOKEN)
         options = options | ({"token": TOKEN} if options.get("namespaces") else {})
     with cluster(**options):
-        os.environ["PYTHONPATH"] = str(deployed.root)
         if (tmp_path / "token").exists():
             os.environ["KF_PIPELINES_SA_TOKEN_PATH"] = str(tmp_path / "token")
         assert run.main([NAME]) == 1
@@ -117,20 +107,20 @@ def test_login_page_is_recognised():
 
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(kubeflow.ClusterError, match="login page.*KF_PIPELINES_SA_TOKEN_PATH"):
-            kubeflow.check_api(f"http://127.0.0.1:{server.server_port}", None, "kubeflow")
+        with pytest.raises(kubeflow_cluster.ClusterError, match="login page.*KF_PIPELINES_SA_TOKEN_PATH"):
+            kubeflow_cluster.check_api(f"http://127.0.0.1:{server.server_port}", None, "kubeflow")
         server.shutdown()
 
 
-def test_follow_gives_up_and_says_how_to_end_the_run(deployed, servers):
+def test_follow_gives_up_and_says_how_to_end_the_run(place, servers):
     import kfp
 
-    file = deployed.root / "deploy" / "mlflow_pipeline.yaml"
+    file = paths.DEPLOY / "mlflow_pipeline.yaml"
     with serve(slow=60) as url:
         client = kfp.Client(host=url, namespace="kubeflow")
         run = client.create_run_from_pipeline_package(str(file))
-        with pytest.raises(kubeflow.ClusterError, match="goes on.*terminate_run"):
-            kubeflow.follow(client, run.run_id, file, timeout=2)
+        with pytest.raises(kubeflow_cluster.ClusterError, match="goes on.*terminate_run"):
+            kubeflow_cluster.follow(client, run.run_id, file, timeout=2)
 
 
 @pytest.mark.parametrize(
@@ -147,14 +137,14 @@ def test_place(monkeypatch, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert kubeflow.place() == expected
+    assert kubeflow_cluster.place() == expected
     inside = expected in ("a Kubeflow Notebook", "a pod")
-    assert kubeflow.endpoint().startswith("http://ml-pipeline.kubeflow" if inside else "http://localhost:8888")
+    assert kubeflow_cluster.endpoint().startswith("http://ml-pipeline.kubeflow" if inside else "http://localhost:8888")
 
 
 def test_05_and_06_run_the_same_file():
     stored = {}
-    for path in paths.NOTEBOOKS.glob("0[56]*.ipynb"):
+    for path in (path for path in numbered() if path.stem[:2] in ("05", "06")):
         outputs = json.dumps([cell.get("outputs") for cell in nbformat.read(path, 4).cells])
         stored[path.stem] = re.search(r"checksum of the file: (\w{12})", outputs)[1]
     assert len(stored) == 2 and len(set(stored.values())) == 1, stored

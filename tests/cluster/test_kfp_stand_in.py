@@ -20,8 +20,9 @@ import yaml
 from kfp import compiler, dsl
 from support.kfp_stand_in import serve
 
-ROOT = Path(__file__).parent.parent
-PIPELINE = str(ROOT / "deploy" / "mlflow_pipeline.yaml")
+from helpers import paths
+
+PIPELINE = str(paths.DEPLOY / "mlflow_pipeline.yaml")
 SERVER_ERROR = kfp_server_api.ApiException
 
 pytestmark = pytest.mark.filterwarnings("ignore:This client only works with Kubeflow Pipeline v2")
@@ -423,9 +424,9 @@ def test_nobody_listens():
 
 
 def test_the_command_ends_with_all_its_children(small_file):
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT / "tests")}
     process = subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "kfp_stand_in.py", "--port", "0", "--slow", "60", "--version", "2.16.1"],
+        [sys.executable, "-m", "support.kfp_stand_in", "--port", "0", "--slow", "60", "--version", "2.16.1"],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

@@ -16,12 +16,14 @@ import psutil
 import pytest
 import requests
 from playwright.sync_api import expect
-from support import browser, lab
-from support.place import Place
+from support import lab
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from tools.bench.cgroup import Cgroup  # noqa: E402
+from helpers import paths
+from helpers.stack.process import free_port
+from tools import browser
+from tools.bench.cgroup import Cgroup
+
+ROOT = paths.ROOT
 
 NAME, TITLE = "02_track_on_a_server.ipynb", "Track a model on a server"
 HOST, PREFIX = "kubeflow.example.test", "/notebook/team-a/iris"
@@ -91,14 +93,16 @@ def pod():
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root.chmod(0o755)
-        series, home, port = Place(root / "opt" / "series").root, root / "home", lab.free_port()
-        for folder in ("notebooks", "exercises"):
-            shutil.copytree(ROOT / folder, series / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        series, home, port = root / "opt" / "series", root / "home", free_port()
+        for folder in ("deploy", "docs", "exercises", "helpers", "notebooks"):
+            shutil.copytree(
+                ROOT / folder, series / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pyc*")
+            )
         series.chmod(0o555)
         home.mkdir()
         (home / "tmp").mkdir()
         own = {
-            "HOME": str(home), "SERIES": str(series), "NB_PREFIX": PREFIX, "TMPDIR": str(home / "tmp"),
+            "HOME": str(home), "NB_PREFIX": PREFIX, "TMPDIR": str(home / "tmp"),
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "SHELL": "/bin/sh", "LANG": "C.UTF-8",
             "PYTHONPATH": str(series),  # of this environment, helpers is the checkout that is tested
             "JUPYTER_IP": "127.0.0.1", "JUPYTER_PORT": str(port), "JUPYTER_RUNTIME_DIR": str(home / "tmp" / "jupyter"),

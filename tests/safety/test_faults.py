@@ -6,21 +6,25 @@ import pytest
 from support import faults
 from support.room import Seen
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
-def room_for():
-    with faults.rooms() as room_for:
-        yield room_for
+def room():
+    with faults.rooms() as room:
+        yield room
 
 
-@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.title.replace(" ", "-"))
-def test_a_plain_rerun_recovers_and_nothing_is_lost(room_for, fault):
+ONE_OF_EACH = {"MLflow killed during an upload", "kernel and task killed during an upload", "store out of space"}
+CASES = [
+    pytest.param(fault, marks=pytest.mark.slow if fault.title in ONE_OF_EACH else pytest.mark.nightly, id=fault.title)
+    for fault in faults.FAULTS
+]
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_a_plain_rerun_recovers_and_nothing_is_lost(room, fault):
     if reason := fault.missing():
         pytest.skip(reason)
-    with room_for(fault) as room:
-        outcome = faults.try_once(fault, room)
+    outcome = faults.try_once(fault, room)
     assert outcome.well, outcome
     assert outcome.seen, "the learner was told nothing, not even that it went on"
     assert "Traceback" not in outcome.seen
@@ -49,20 +53,21 @@ def do_nothing(room, number):
     ("make", "lost", "left"),
     [(change_an_object, ["object large"], 0), (lose_an_object, ["object large"], 0), (leave_a_run_running, [], 1)],
 )
-def test_the_table_tells_what_is_lost_left_and_not_recovered(room_for, make, lost, left):
+@pytest.mark.slow
+def test_the_table_tells_what_is_lost_left_and_not_recovered(room, make, lost, left):
     fault = faults.Fault("made up", make, rerun=False)
-    with room_for(fault) as room:
-        outcome = faults.try_once(fault, room)
-        for run_id in outcome.left:
-            room.client().set_terminated(run_id)
+    outcome = faults.try_once(fault, room)
+    for run_id in outcome.left:
+        room.client().set_terminated(run_id)
     assert (outcome.lost, len(outcome.left)) == (lost, left)
     assert not outcome.recovered and not outcome.well
 
 
-def test_the_command_says_so_and_fails(monkeypatch, capsys, room_for):
+@pytest.mark.slow
+def test_the_command_says_so_and_fails(monkeypatch, capsys, room):
     @faults.contextlib.contextmanager
     def rooms():
-        yield room_for
+        yield room
 
     monkeypatch.setattr(faults, "rooms", rooms)
     monkeypatch.setattr(

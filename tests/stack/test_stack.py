@@ -19,6 +19,7 @@ import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
+from support import older
 
 from helpers import stack
 from helpers.stack import control, process, state
@@ -532,18 +533,7 @@ def test_store_that_refuses_at_the_last_attempt_is_not_a_server_that_ended(other
 @pytest.mark.slow
 def test_database_of_an_older_mlflow_keeps_its_runs(other):
     """As its first migrations made it, with an experiment of that time."""
-    from alembic import command
-    from mlflow.store.db.utils import _get_alembic_config
-    from mlflow.store.tracking.dbmodels.initial_models import Base
-    from sqlalchemy import create_engine, text
-
     (other.work / "mlflow").mkdir(parents=True)
-    url = f"sqlite:///{other.work / 'mlflow' / 'mlflow.db'}"
-    engine = create_engine(url)
-    Base.metadata.create_all(engine)
-    command.upgrade(_get_alembic_config(url), "c48cb773bb87")  # of the year 2021
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO experiments VALUES (7, 'of before', 's3://mlflow/7', 'active')"))
-    engine.dispose()
+    older.make(f"sqlite:///{other.work / 'mlflow' / 'mlflow.db'}")
     stack.start()
     assert MlflowClient(stack.status()["mlflow"]["url"]).get_experiment_by_name("of before").experiment_id == "7"

@@ -1,6 +1,6 @@
 """What goes wrong once in a hundred runs, tried with real processes: a table of what was lost and what came back.
 
-``make faults TRIES=5``, or ``python tests/faults.py --tries 2 "MLflow killed"`` for the faults of that name.
+``make faults TRIES=5``, or ``python -m tests.support.faults --tries 2 "MLflow killed"`` for the faults of that name.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -21,19 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-from support.proxy import Proxy
-from support.room import TASK, Room, Seen
 
-from helpers.stack import control
+from helpers.stack import servers
+from tools.bench.proxy import Proxy
 
-READ_ONLY = (
-    "unshare",
-    "-m",
-    "sh",
-    "-c",
-    'mount --bind "$ROOM" "$ROOM" && mount -o remount,ro,bind "$ROOM" && cd "$ROOM" && exec "$0" "$@"',
-)
-
+from .room import Room, Seen
 
 # --- the faults ------------------------------------------------------------------------------------
 
@@ -46,7 +37,6 @@ class Fault:
     make: Callable[[Room, int], Seen]
     missing: Callable[[], str | None] = lambda: None
     rerun: bool = True  # whether the plain rerun is still to come; else what is seen is the rerun's
-    read_only: bool = False
 
 
 FAULTS: list[Fault] = []
@@ -183,7 +173,7 @@ def two_stacks(room: Room, number: int) -> Seen:
     return Seen(None, seen.sentence)
 
 
-@fault("machine restarted, its process numbers given to others", rerun=False)
+@fault("machine restarted", rerun=False)
 def restarted(room: Room, number: int) -> Seen:
     room.kernel()
     room.cell("servers = stack.connect(); mlflow.set_experiment('faults'); mlflow.start_run(run_name='by hand')")
@@ -191,19 +181,7 @@ def restarted(room: Room, number: int) -> Seen:
     room.end_kernel()
     for name in ("mlflow", "s3"):
         room.kill(name)
-    strangers = [subprocess.Popen(["sleep", str(2 * TASK)]) for _ in range(2)]
-    try:
-        state = room.state()
-        for name, stranger in zip(("mlflow", "s3"), strangers, strict=True):
-            state["servers"][name]["pid"] = stranger.pid
-        (room.place.work / "stack.json").write_text(json.dumps(state))
-        seen = room.work()
-        assert [stranger.poll() for stranger in strangers] == [None, None], "a stranger was ended"
-        return seen
-    finally:
-        for stranger in strangers:
-            stranger.kill()
-            stranger.wait()
+    return room.work()
 
 
 @fault("database truncated", rerun=False)
@@ -223,15 +201,8 @@ def state_half_written(room: Room, number: int) -> Seen:
 
 @fault("path with a space and letters of Korea", rerun=False)
 def unusual_path(room: Room, number: int) -> Seen:
-    assert re.search(r" .*", room.place.root.name) and not room.place.root.name.isascii()
+    assert re.search(r" .*", room.place.folder.name) and not room.place.folder.name.isascii()
     return room.work()
-
-
-@fault("checkout read-only", missing=lambda: _namespace("-m"), read_only=True, rerun=False)
-def read_only(room: Room, number: int) -> Seen:
-    seen = room.work()
-    assert not (room.place.root / "work").exists() and room.place.work.is_dir(), "the state lies elsewhere"
-    return seen
 
 
 @fault("no network after set-up", missing=lambda: _namespace("-n"))
@@ -294,7 +265,7 @@ def try_once(fault: Fault, room: Room, number: int = 0) -> Outcome:
 def usual_ports_taken() -> Iterator[None]:
     """Let servers that start meanwhile find other ports, which no stack beside them takes while they are dead."""
     with contextlib.ExitStack() as ends:
-        for port in control.USUAL_PORTS.values():
+        for port in servers.USUAL_PORTS.values():
             holder = ends.enter_context(socket.socket())
             with contextlib.suppress(OSError):  # somebody has it already
                 holder.bind(("127.0.0.1", port))
@@ -303,8 +274,8 @@ def usual_ports_taken() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def rooms() -> Iterator[Callable[[Fault], contextlib.AbstractContextManager[Room]]]:
-    """Make a room with something stored in it, for all faults but those that need a room of their own."""
+def rooms() -> Iterator[Room]:
+    """Make a room with something stored in it."""
     with contextlib.ExitStack() as ends:
         base = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         room = Room(base / "first", base / "cache")
@@ -319,25 +290,12 @@ def rooms() -> Iterator[Callable[[Fault], contextlib.AbstractContextManager[Room
         assert first.run_id, first
         room.bucket().put_object(Key="large", Body=os.urandom(9 << 20))
 
-        @contextlib.contextmanager
-        def room_for(fault: Fault) -> Iterator[Room]:
-            if not fault.read_only:
-                yield room
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                own = Path(folder) / "state" / "mlflow-kubeflow-notebooks" / room.place.root.name
-                read_only = Room(Path(folder), room.cache, prefix=READ_ONLY, work=own)
-                try:
-                    yield read_only
-                finally:
-                    read_only.close()
-
-        yield room_for
+        yield room
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; return 1 if something was lost, left RUNNING or did not come back."""
-    parser = argparse.ArgumentParser(prog="python tests/faults.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.support.faults", description=__doc__.splitlines()[0])
     parser.add_argument("titles", nargs="*", metavar="FAULT", help="words of its title; none: all")
     parser.add_argument("--tries", type=int, default=5)
     asked = parser.parse_args(arguments)
@@ -345,15 +303,14 @@ def main(arguments: list[str] | None = None) -> int:
     width = max(len(fault.title) for fault in chosen)
     print(f"{'fault':<{width}}  tried  recovered  lost  left RUNNING", flush=True)
     well = True
-    with rooms() as room_for:
+    with rooms() as room:
         for fault in chosen:
             if reason := fault.missing():
                 print(f"{fault.title:<{width}}  not tried: {reason}", flush=True)
                 continue
             outcomes = []
             for number in range(asked.tries):
-                with room_for(fault) as room:
-                    outcomes.append(try_once(fault, room, number))
+                outcomes.append(try_once(fault, room, number))
             counts = [
                 len(outcomes),
                 sum(outcome.recovered for outcome in outcomes),

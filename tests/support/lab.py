@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,13 +12,6 @@ from playwright.sync_api import Locator, Page, expect
 
 # Milliseconds. A first page loads slowly where two tests share two cores.
 PATIENCE, NOTEBOOK = 60_000, 240_000
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:

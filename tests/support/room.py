@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,9 +16,12 @@ import boto3
 import psutil
 from jupyter_client import KernelManager
 from mlflow import MlflowClient
-from support.place import Place
 
-ROOT = Path(__file__).parent.parent
+from helpers.stack import process
+
+from .clean import clean
+from .place import Place
+
 BUCKET = "mlflow"
 TASK = 240  # seconds after which something hangs; nothing here is measured
 
@@ -29,7 +31,6 @@ import mlflow
 from kfp import components, local
 from helpers import begin, local_pipeline, paths, stack
 from helpers.pipelines import mlflow_pipeline
-from helpers.series import run
 
 folder = begin.notebook("faults")
 pipeline = components.load_component_from_file(paths.ROOT / "deploy" / "mlflow_pipeline.yaml")
@@ -60,11 +61,9 @@ class Room:
     Its folder has a space and letters of Korea in its name.
     """
 
-    def __init__(self, folder: Path, cache: Path, *, prefix: tuple[str, ...] = (), work: Path | None = None) -> None:
+    def __init__(self, folder: Path, cache: Path) -> None:
         self.place = Place(folder / "노트북 series")
-        self.place.work = work or self.place.work
-        shutil.copytree(ROOT / "deploy", self.place.root / "deploy")
-        self.cache, self._prefix = cache, list(prefix)
+        self.cache = cache
         self._manager: KernelManager | None = None
 
     # --- what a learner does ---------------------------------------------------------------------
@@ -74,7 +73,7 @@ class Room:
         if self._manager is None or not self._manager.is_alive():
             self.end_kernel()
             self._manager = KernelManager(kernel_name="python3", transport_encryption="auto")
-            self._manager.start_kernel(cwd=str(self.place.root), env=self._environment())
+            self._manager.start_kernel(cwd=str(self.place.folder), env=self._environment())
             self._client = self._manager.blocking_client()
             self._client.start_channels()
             self._client.wait_for_ready(timeout=TASK)
@@ -105,8 +104,6 @@ class Room:
     def work(self, *, kernel: str = "rbf", mlflow: str = "", s3: str = "") -> Seen:
         """Run the notebook's pipeline; addresses of a proxy take the place of the servers'."""
         values = self._values(KERNEL=kernel, MLFLOW=mlflow, S3=s3)
-        if self._prefix:
-            return self.finish(self.begin(kernel))
         self.kernel()
         return self.cell(values + WORK)
 
@@ -122,8 +119,8 @@ class Room:
         """Start the same work in a process of its own."""
         code = self._values(KERNEL=kernel, MLFLOW="", S3="") + check + SET_UP + WORK
         return subprocess.Popen(
-            [*self._prefix, *prefix, sys.executable, "-c", code],
-            cwd=self.place.root,
+            [*prefix, sys.executable, "-c", code],
+            cwd=self.place.folder,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -131,13 +128,13 @@ class Room:
             text=True,
         )
 
-    def finish(self, process: subprocess.Popen) -> Seen:
+    def finish(self, started: subprocess.Popen) -> Seen:
         """Wait for what `begin` started."""
         try:
-            out, err = process.communicate(timeout=TASK)
+            out, err = started.communicate(timeout=TASK)
         finally:
-            process.kill()
-        return _seen(out, "" if process.returncode == 0 else "\n".join(_last_exception(err)))
+            started.kill()
+        return _seen(out, "" if started.returncode == 0 else "\n".join(_last_exception(err)))
 
     def close(self) -> None:
         """End what this room started."""
@@ -148,8 +145,8 @@ class Room:
     def stop(self) -> None:
         """Stop the servers, as ``make stop`` does."""
         done = subprocess.run(
-            [*self._prefix, sys.executable, "-m", "helpers.stack", "stop"],
-            cwd=self.place.root,
+            [sys.executable, "-m", "helpers.stack", "stop"],
+            cwd=self.place.folder,
             env=self._environment(),
             capture_output=True,
             text=True,
@@ -158,15 +155,8 @@ class Room:
         assert done.returncode == 0, done.stderr
 
     def _environment(self) -> dict[str, str]:
-        own = ("MLFLOW_", "AWS_", "_SERIES_", "KFP_", "WORKSHOP_")  # the reader's servers are none of our business
-        hidden = {name: value for name, value in os.environ.items() if not name.startswith(own) and name != "NB_PREFIX"}
-        return hidden | {
-            "PYTHONPATH": str(self.place.root),
-            "PYTHONIOENCODING": "utf-8",
-            "JUPYTER_PREFER_ENV_PATH": "1",
-            "XDG_STATE_HOME": str(self.place.root.parent / "state"),
-            "ROOM": str(self.place.root),
-        }
+        own = {"SERIES_WORK": str(self.place.work), "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1"}
+        return clean(os.environ, **own)
 
     def _values(self, **values: str) -> str:
         return "".join(f"{name} = {value!r}\n" for name, value in ({"CACHE": str(self.cache)} | values).items())
@@ -179,15 +169,14 @@ class Room:
 
     def port(self, name: str) -> int:
         """Return the port of a server."""
-        return self.state()["servers"][name]["ports"][0]
+        return self.state()["ports"][name][0]
 
     def kill(self, name: str) -> None:
         """Kill a server and its workers with -9."""
-        mark = str(self.place.work / name)
-        gone = [process for process in self.place.processes() if process.environ().get("_SERIES_SERVER") == mark]
+        gone = process.alive(self.place.work / name)
         assert gone, f"{name} does not run"
-        for process in gone:
-            process.kill()
+        for one in gone:
+            one.kill()
         psutil.wait_procs(gone, timeout=30)
 
     def stored(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Give a command, or a test, the stand-in of a cluster: ``python tests/with_cluster.py COMMAND ...``.
+"""Give a command, or a test, the stand-in of a cluster: ``python -m tests.support.with_cluster COMMAND ...``.
 
 The stand-in plays the KFP API and Kubernetes, and the stack of this machine plays the cluster's MLflow server as the
 overlay "proxied" sets it up: tasks have no S3 keys, files go through the server.
@@ -17,9 +17,10 @@ from unittest import mock
 
 import yaml
 from mlflow import MlflowClient
-from support.kfp_stand_in import serve
 
 from helpers import stack
+
+from .kfp_stand_in import serve
 
 EXPERIMENT = "iris-on-kubeflow"  # of notebook 06
 

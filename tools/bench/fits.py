@@ -21,9 +21,7 @@ from helpers import paths, stack
 from helpers.pipelines import sweep_pipeline
 from helpers.stack import control
 from tools.bench import learners, ratios
-
-sys.path.insert(0, str(paths.ROOT / "tests"))
-from support.proxy import Proxy  # noqa: E402
+from tools.bench.proxy import Proxy  # noqa: E402
 
 SWEEPS = (4, 16, 32, 64)
 RESULT = paths.ROOT / "docs" / "benchmarks" / "fits.json"

@@ -1,0 +1,20 @@
+"""A database as an MLflow of before made it."""
+
+from __future__ import annotations
+
+from alembic import command
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base
+from sqlalchemy import create_engine, text
+
+OF_2021 = "c48cb773bb87"  # a revision of MLflow's own migrations
+
+
+def make(url: str) -> None:
+    """Make the tables of 2021, with an experiment number 7 that is called "of before"."""
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    command.upgrade(_get_alembic_config(url), OF_2021)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO experiments VALUES (7, 'of before', 's3://mlflow/7', 'active')"))
+    engine.dispose()
