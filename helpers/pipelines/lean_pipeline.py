@@ -3,7 +3,7 @@
 from kfp import compiler, dsl, kubernetes
 from kfp.dsl import Input, InputPath, Metrics, Model, Output, OutputPath
 
-from helpers.pipelines.mlflow_pipeline import PACKAGES, from_image, from_packages
+from helpers.pipelines.mlflow_pipeline import from_image, from_packages
 
 
 def load_csv(
@@ -157,6 +157,7 @@ def upload_model_to_mlflow(
     import urllib.request
 
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model_name) or ".." in model_name:
         raise ValueError(
@@ -183,16 +184,18 @@ def upload_model_to_mlflow(
     os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds
     client = MlflowClient(mlflow_tracking_uri)
+    if client.get_experiment_by_name(experiment_name) is None:
+        try:
+            client.create_experiment(experiment_name, artifact_location or None)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one, just now
+                raise
     experiment = client.get_experiment_by_name(experiment_name)
-    if experiment and experiment.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise ValueError(
             f"The experiment {experiment_name!r} was deleted: restore it or take another."
         )
-    experiment_id = (
-        experiment.experiment_id
-        if experiment
-        else client.create_experiment(experiment_name, artifact_location or None)
-    )
+    experiment_id = experiment.experiment_id
     tags = {"kfp_job_id": job_id, "model_name": model_name}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
     if os.environ.get("MLFLOW_RUN_ID"):  # Kubeflow's MLflow plugin keeps a run for this task
@@ -226,11 +229,16 @@ def upload_model_to_mlflow(
     return run_id
 
 
-PACKAGES |= {
+PACKAGES = {
     load_csv: ["boto3", "pandas"],
     train_classifier: ["mlflow-skinny", "pandas", "scikit-learn", "skops"],
     upload_model_to_mlflow: ["boto3", "mlflow-skinny"],
 }
+
+
+def with_packages(function):
+    """Make a component that installs what PACKAGES names for the function."""
+    return from_packages(function, PACKAGES)
 
 
 def make_lean_pipeline(component, train=train_classifier):
@@ -283,7 +291,7 @@ def make_lean_pipeline(component, train=train_classifier):
             task.set_cpu_request("250m").set_cpu_limit("1")
             task.set_memory_request("512Mi").set_memory_limit("1Gi")
             kubernetes.set_security_context(task, run_as_user=1000, run_as_non_root=True)
-            if component is from_packages:
+            if component is with_packages:
                 task.set_env_variable("HOME", "/tmp")  # where a user without a home can install
         return upload.output
 
@@ -292,4 +300,4 @@ def make_lean_pipeline(component, train=train_classifier):
 
 if __name__ == "__main__":
     compiler.Compiler().compile(make_lean_pipeline(from_image), "lean_pipeline.yaml")
-    compiler.Compiler().compile(make_lean_pipeline(from_packages), "lean_pipeline_packages.yaml")
+    compiler.Compiler().compile(make_lean_pipeline(with_packages), "lean_pipeline_packages.yaml")

@@ -137,7 +137,11 @@ def upload_sklearn_model_to_mlflow(
     mlflow.set_tracking_uri(mlflow_tracking_uri)
     client = mlflow.MlflowClient()
     if artifact_location and client.get_experiment_by_name(experiment_name) is None:
-        client.create_experiment(experiment_name, artifact_location)
+        try:
+            client.create_experiment(experiment_name, artifact_location)
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one, just now
+                raise
     experiment_id = mlflow.set_experiment(experiment_name).experiment_id
     tags = {"kfp_job_id": job_id, "model_name": model_name}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
@@ -178,9 +182,12 @@ PACKAGES = {
 }
 
 
-def from_packages(function):
+def from_packages(function, packages=PACKAGES):
     """Make a component of a stock Python image: each task installs its packages when it starts."""
-    pinned = [f"{name}=={version(name)}" for name in PACKAGES[function]]
+    if function not in packages:
+        name = function.__name__
+        raise ValueError(f"PACKAGES has no entry for {name}: PACKAGES[{name}] = ['pandas', ...]")
+    pinned = [f"{name}=={version(name)}" for name in packages[function]]
     return dsl.component(function, base_image=STOCK_IMAGE, packages_to_install=pinned)
 
 

@@ -78,6 +78,7 @@ def log_sweep(
     artifact_location: str = "",
 ) -> str:
     """Log a parent run, and a child run for each candidate; return the parent's id."""
+    import contextlib
     import os
 
     import mlflow
@@ -89,24 +90,37 @@ def log_sweep(
     mlflow.set_tracking_uri(mlflow_tracking_uri)
     client = mlflow.MlflowClient()
     if artifact_location and client.get_experiment_by_name(experiment_name) is None:
-        client.create_experiment(experiment_name, artifact_location)
+        try:
+            client.create_experiment(experiment_name, artifact_location)
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one, just now
+                raise
     experiment_id = mlflow.set_experiment(experiment_name).experiment_id
 
     def find_or_create(run_name, tags):  # a retried task finds what its first try made
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         runs = client.search_runs([experiment_id], query, max_results=1)
         run = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=run_name)
+        unfinished.append(run.info.run_id)
         return run.info.run_id
 
-    parent = find_or_create("sweep", {"kfp_job_id": job_id, "sweep": "parent"})
-    for number, (candidate, score) in enumerate(zip(candidates, scores, strict=True)):
-        tags = {"kfp_job_id": job_id, "candidate": str(number), "mlflow.parentRunId": parent}
-        name = " ".join(f"{key}={value}" for key, value in sorted(candidate.items()))
-        child = find_or_create(name, tags)
-        params = [Param(key, str(value)) for key, value in candidate.items()]
-        client.log_batch(child, metrics=[Metric("cv_accuracy", score, 0, 0)], params=params)
-        client.set_terminated(child)
-    client.log_batch(parent, metrics=[Metric("best_cv_accuracy", max(scores), 0, 0)])
+    unfinished = []
+    try:
+        parent = find_or_create("sweep", {"kfp_job_id": job_id, "sweep": "parent"})
+        for number, (candidate, score) in enumerate(zip(candidates, scores, strict=True)):
+            tags = {"kfp_job_id": job_id, "candidate": str(number), "mlflow.parentRunId": parent}
+            name = " ".join(f"{key}={value}" for key, value in sorted(candidate.items()))
+            child = find_or_create(name, tags)
+            params = [Param(key, str(value)) for key, value in candidate.items()]
+            client.log_batch(child, metrics=[Metric("cv_accuracy", score, 0, 0)], params=params)
+            client.set_terminated(child)
+            unfinished.remove(child)
+        client.log_batch(parent, metrics=[Metric("best_cv_accuracy", max(scores), 0, 0)])
+    except BaseException:
+        for run_id in unfinished:  # or they would be RUNNING for ever
+            with contextlib.suppress(Exception):  # the server may be what failed
+                client.set_terminated(run_id, "FAILED")
+        raise
     client.set_terminated(parent)
     return parent
 
@@ -221,6 +235,7 @@ def sweep_pipeline(
 
     for task in (log, upload, evaluation, gate):
         task.set_caching_options(False)  # what they do happens on the server
+        task.set_retry(num_retries=1, backoff_duration="5s")  # each finds what its first try made
     for task in (upload, evaluation, gate):
         kubernetes.use_secret_as_env(
             task,

@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 from mlflow.store.artifact import s3_artifact_repo
 from sklearn.datasets import load_iris
 
-from helpers.pipelines import lean_pipeline
+from helpers.pipelines import lean_pipeline, mlflow_pipeline, sweep_pipeline
 from helpers.pipelines.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
+from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,56 @@ def test_a_file_that_the_store_does_not_list_fails_the_run(trained, where, clien
 def test_a_dead_server_is_named(trained, where, no_longer_than):
     with no_longer_than(60), pytest.raises(ConnectionError, match="No MLflow server answers at http://127.0.0.1:9 "):
         upload_model_to_mlflow(*trained, **where | {"mlflow_tracking_uri": "http://127.0.0.1:9"})
+
+
+def test_text_that_a_cluster_adds_to_the_metadata_is_no_metric(trained, where, client):
+    model, metrics = trained
+    on_cluster = Metrics(
+        uri=metrics.uri, metadata=metrics.metadata | {"display_name": "metrics", "store_session_info": "{}"}
+    )
+    run = client.get_run(upload_model_to_mlflow(model, on_cluster, **where))
+    assert run.info.status == "FINISHED" and run.data.metrics == metrics.metadata
+
+
+@pytest.mark.parametrize("upload", ["lean", "first", "sweep"])
+def test_tasks_that_make_the_same_experiment_at_once_all_find_it(trained, where, client, monkeypatch, upload, tmp_path):
+    """Each has looked and found none; then another one makes it."""
+    name = f"at-once-{upload}"
+    look, seen = MlflowClient.get_experiment_by_name, []
+
+    def looks_first(self, asked):
+        found = look(self, asked)
+        if asked == name and found is None and not seen:
+            seen.append(name)
+            client.create_experiment(name, "mlflow-artifacts:/at-once")
+        return found
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", looks_first)
+    where = where | {"experiment_name": name, "artifact_location": "mlflow-artifacts:/at-once"}
+    if upload == "lean":
+        run_id = upload_model_to_mlflow(*trained, **where)
+    elif upload == "first":
+        files = ("model", "input_example", "signature", "conda_env", "params", "metrics")
+        made = {file: str(tmp_path / file) for file in files}
+        load_iris_data(str(tmp_path / "data"), str(tmp_path / "target"))
+        train_from_csv(str(tmp_path / "data"), str(tmp_path / "target"), "rbf", **made)
+        run_id = upload_sklearn_model_to_mlflow(**made, **where)
+    else:
+        del where["mlflow_s3_endpoint_url"], where["model_name"]
+        run_id = sweep_pipeline.log_sweep([{"C": 1.0}], [0.5], **where)
+    assert seen and client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_packages_of_your_own_training_are_asked_for_by_name_and_no_other_list_is_changed():
+    assert load_csv not in mlflow_pipeline.PACKAGES and upload_model_to_mlflow not in mlflow_pipeline.PACKAGES
+
+    def my_training(data: str):
+        pass
+
+    with pytest.raises(ValueError, match=r"PACKAGES has no entry for my_training: PACKAGES\[my_training\] = "):
+        lean_pipeline.with_packages(my_training)
+    with pytest.raises(ValueError, match="PACKAGES has no entry for load_csv"):
+        lean_pipeline.make_lean_pipeline(mlflow_pipeline.from_packages)
 
 
 def test_a_deleted_experiment_is_named(trained, where, client):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from kfp import compiler
 from kfp.dsl import HTML, ClassificationMetrics, Metrics
 from mlflow import MlflowClient
 from sklearn.dummy import DummyClassifier
@@ -17,8 +18,8 @@ from sklearn.svm import SVC
 
 from helpers import names, paths
 from helpers.pipelines.mlflow_pipeline import IMAGE, load_iris_data, train_from_csv
-from helpers.series import refresh
-from helpers.sweep_pipeline import CANDIDATES, evaluate, hold_out, log_sweep, pick_best, score_candidate
+from helpers.series import collect
+from helpers.sweep_pipeline import CANDIDATES, evaluate, hold_out, log_sweep, pick_best, score_candidate, sweep_pipeline
 
 PARTS = ("train_data", "train_target", "test_data", "test_target")
 
@@ -103,6 +104,32 @@ def test_sweep_is_a_finished_parent_with_finished_children(servers):
     assert [params for _, params in logged] == [{name: str(value) for name, value in c.items()} for c in CANDIDATES]
 
 
+def test_a_sweep_that_cannot_be_logged_leaves_no_run_running(servers, monkeypatch):
+    values = {"experiment_name": "sweep-broken", "mlflow_tracking_uri": servers.tracking_uri, "job_id": "broken"}
+    log_batch = MlflowClient.log_batch
+
+    def fail_at_last(self, run_id, **more):
+        if more["metrics"][0].value == 0.5:
+            raise OSError("the server went away")
+        return log_batch(self, run_id, **more)
+
+    client = MlflowClient(servers.tracking_uri)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="went away"):
+        patch.setattr(MlflowClient, "log_batch", fail_at_last)
+        log_sweep(CANDIDATES[:2], [0.4, 0.5], **values)
+    experiment = client.get_experiment_by_name("sweep-broken").experiment_id
+    assert sorted(run.info.status for run in client.search_runs([experiment])) == ["FAILED", "FAILED", "FINISHED"]
+    log_sweep(CANDIDATES[:2], [0.4, 0.5], **values)  # the second try finds the runs of the first
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED"] * 3
+
+
+def test_what_happens_on_the_server_is_tried_again(tmp_path):
+    compiler.Compiler().compile(sweep_pipeline, str(tmp_path / "sweep.yaml"))
+    tasks = next(yaml.safe_load_all((tmp_path / "sweep.yaml").read_text()))["root"]["dag"]["tasks"]
+    again = {name for name, task in tasks.items() if task.get("retryPolicy", {}).get("maxRetryCount")}
+    assert again == {"log-sweep", "upload-sklearn-model-to-mlflow", "evaluate", "promote-if-better"}
+
+
 def test_confusion_matrix_counts_species_against_answers(servers, parts, tmp_path):
     _, files = parts
     mlflow.set_tracking_uri(servers.tracking_uri)
@@ -139,7 +166,7 @@ def test_numbers_and_items():
 
 def test_file_compiles_with_keys_for_three_tasks_and_no_installation(tmp_path):
     done = subprocess.run(
-        [sys.executable, refresh.HELPERS / "sweep_pipeline.py"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, collect.PIPELINES / "sweep_pipeline.py"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     specification, for_kubernetes = yaml.safe_load_all((tmp_path / "sweep_pipeline.yaml").read_text())
