@@ -32,6 +32,7 @@ def run_notebook(place, capsys, *arguments, **options):
     return code, said.out + said.err, executed(place)
 
 
+@pytest.mark.slow
 def test_slow_multi_user_cluster_with_keys_in_the_task(place, servers, capsys, tmp_path):
     (tmp_path / "token").write_text(TOKEN)
     store = boto3.client("s3", endpoint_url=servers.s3_endpoint_url, region_name="us-east-1")
@@ -57,6 +58,7 @@ def test_slow_multi_user_cluster_with_keys_in_the_task(place, servers, capsys, t
     assert TOKEN not in text and stack.environment()["AWS_SECRET_ACCESS_KEY"] not in text
 
 
+@pytest.mark.slow
 def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(place, servers, capsys):
     client = MlflowClient(servers.tracking_uri)
     code, said, text = run_notebook(place, capsys, "--params", "kernel=poly model_name=my-svc")

@@ -168,6 +168,7 @@ def test_long_lists_come_in_pages(api):
     assert api.list_experiments(sort_by="display_name desc").experiments[0].display_name == "number 4"
 
 
+@pytest.mark.slow
 def test_the_pipeline_succeeds_and_a_wrong_argument_fails_with_its_log(servers):
     overrides = {"mlflow_tracking_uri": servers.tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
     tasks = ["load-iris-data", "train-from-csv", "upload-sklearn-model-to-mlflow"]

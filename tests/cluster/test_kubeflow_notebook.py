@@ -25,6 +25,8 @@ from tools.bench.cgroup import Cgroup
 
 ROOT = paths.ROOT
 
+pytestmark = pytest.mark.slow
+
 NAME, TITLE = "02_track_on_a_server.ipynb", "Track a model on a server"
 HOST, PREFIX = "kubeflow.example.test", "/notebook/team-a/iris"
 LIMIT = 2 << 30  # bytes
@@ -199,7 +201,7 @@ def test_nobody_had_rights_and_the_checkout_was_left_alone(pod):
         pytest.skip("looks at what the first test left behind: run the whole file")
     if os.getuid() == 0 and not pod.isolated:
         pytest.skip("root may not make namespaces here: run this as another user, or in a privileged container")
-    assert list(pod.root.glob("home/.local/state/*/series/stack.json")), "the state belongs into the home"
+    assert list(pod.root.glob("home/.local/state/*/series-*/stack.json")), "the state belongs into the home"
     assert not (pod.root / "opt" / "series" / "work").exists()
     first = psutil.Process(pod.process.pid)
     processes = first.children(recursive=True) + ([] if pod.isolated else [first])

@@ -10,7 +10,18 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 import yaml
-from support.manifests import WAYS, containers_of, environment_of, mappings, one, option, pod_of, pods, server_of
+from support.manifests import (
+    WAYS,
+    containers_of,
+    environment_of,
+    init_of,
+    mappings,
+    one,
+    option,
+    pod_of,
+    pods,
+    server_of,
+)
 
 from helpers import paths
 
@@ -211,7 +222,7 @@ def test_the_pipeline_finds_the_server_and_the_store(render):
     server = server_of(objects)
     assert address.netloc in option(server, "--allowed-hosts").split(",")
     assert environment_of(server)["MLFLOW_S3_ENDPOINT_URL"] == defaults["mlflow_s3_endpoint_url"]
-    upgrade, init = pod_of(one(objects, "Deployment", "mlflow-server"))["initContainers"]
+    upgrade, init = init_of(objects, "upgrade"), init_of(objects, "bucket")
     database = ("MLFLOW_BACKEND_STORE_URI", "PGPASSWORD")
     assert [environment_of(upgrade)[n] for n in database] == [environment_of(server)[n] for n in database]
     shared = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

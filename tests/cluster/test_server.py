@@ -13,7 +13,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from support import older
-from support.manifests import environment_of, one, pod_of, server_of
+from support.manifests import environment_of, init_of, server_of
 
 from helpers import paths, stack
 from helpers.stack.process import free_port
@@ -94,6 +94,7 @@ def status(url, host):
     return requests.get(url + path, headers={"Host": host}, timeout=30).status_code
 
 
+@pytest.mark.slow
 def test_the_server_answers_to_its_names_and_to_no_other(server):
     url, name = server[1], "mlflow-server-service"
     known = [
@@ -114,6 +115,7 @@ def test_the_server_answers_to_its_names_and_to_no_other(server):
     assert requests.get(f"{url}/health", headers={"Host": "10.1.2.3:5000"}, timeout=30).status_code == 200
 
 
+@pytest.mark.slow
 def test_files_go_where_the_overlay_says_with_the_keys_that_it_says(server, store, tmp_path):
     way, url = server
     (tmp_path / "note.txt").write_text(way)
@@ -152,8 +154,9 @@ def test_files_go_where_the_overlay_says_with_the_keys_that_it_says(server, stor
     assert [file["path"] for file in listed["files"]] == ["note.txt"], "what the UI shows"
 
 
+@pytest.mark.slow
 def test_a_database_of_an_older_mlflow_is_upgraded_before_the_server_starts(render, tmp_path):
-    (upgrade, *_) = pod_of(one(render("direct"), "Deployment", "mlflow-server"))["initContainers"]
+    upgrade = init_of(render("direct"), "upgrade")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     arguments = [argument.replace("$(MLFLOW_BACKEND_STORE_URI)", uri) for argument in upgrade["args"]]
     command = [sys.executable, "-m", *upgrade["command"], *arguments]
@@ -167,7 +170,7 @@ def test_a_database_of_an_older_mlflow_is_upgraded_before_the_server_starts(rend
 
 
 def test_the_bucket_is_made_once_and_left_alone_after(render, store):
-    init = pod_of(one(render("proxied"), "Deployment", "mlflow-server"))["initContainers"][1]
+    init = init_of(render("proxied"), "bucket")
     assert init["command"] == ["python", "-c"]
 
     def run(**variables):
@@ -182,6 +185,7 @@ def test_the_bucket_is_made_once_and_left_alone_after(render, store):
     assert refused.returncode == 1 and "CreateBucket" not in refused.stderr, "a refusal is no missing bucket"
 
 
+@pytest.mark.slow
 def test_a_notebook_starts_under_kubeflows_base_url_and_keeps_what_was_written(tmp_path):
     script, port, home = DEPLOY / "image" / "start-notebook", free_port(), tmp_path / "home"
     home.mkdir()

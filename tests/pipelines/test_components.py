@@ -17,7 +17,7 @@ from sklearn.datasets import load_iris
 
 from helpers import stack
 from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
-from helpers.stack import control
+from helpers.stack.servers import weed
 
 TRAINED = ("model", "input_example", "signature", "conda_env", "params", "metrics")
 
@@ -201,7 +201,7 @@ def test_damaged_metrics_do_not_leave_a_run_running(arguments, tmp_path):
     assert [run.info.status for run in runs(arguments)] in ([], ["FAILED"])
 
 
-@pytest.mark.skipif(control._weed() is None, reason="SeaweedFS has no build for this machine")
+@pytest.mark.skipif(weed() is None, reason="SeaweedFS has no build for this machine")
 def test_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(place, arguments):
     # In a process of its own: MLflow keeps its S3 client, and so the keys, for minutes.
     done = place.run(
@@ -225,7 +225,7 @@ def test_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(place
     assert "failure" not in run.data.tags
 
 
-@pytest.mark.skipif(control._weed() is None, reason="SeaweedFS has no build for this machine")
+@pytest.mark.skipif(weed() is None, reason="SeaweedFS has no build for this machine")
 def test_store_that_is_down_fails_the_run(place, arguments):
     done = place.run(
         f"""
@@ -238,7 +238,7 @@ def test_store_that_is_down_fails_the_run(place, arguments):
     assert [run.info.status for run in runs(arguments)] == ["FAILED"]
 
 
-@pytest.mark.skipif(control._weed() is None, reason="SeaweedFS has no build for this machine")
+@pytest.mark.skipif(weed() is None, reason="SeaweedFS has no build for this machine")
 def test_a_file_that_the_store_does_not_list_fails_the_run(arguments, monkeypatch):
     upload = MlflowClient.log_artifact
 

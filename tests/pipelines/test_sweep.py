@@ -18,8 +18,16 @@ from sklearn.svm import SVC
 
 from helpers import names, paths
 from helpers.pipelines.mlflow_pipeline import IMAGE, load_iris_data, train_from_csv
+from helpers.pipelines.sweep_pipeline import (
+    CANDIDATES,
+    evaluate,
+    hold_out,
+    log_sweep,
+    pick_best,
+    score_candidate,
+    sweep_pipeline,
+)
 from helpers.series import collect
-from helpers.sweep_pipeline import CANDIDATES, evaluate, hold_out, log_sweep, pick_best, score_candidate, sweep_pipeline
 
 PARTS = ("train_data", "train_target", "test_data", "test_target")
 

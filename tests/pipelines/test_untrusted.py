@@ -65,7 +65,7 @@ HOSTILE = [
     "",
 ]
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-names = text | st.sampled_from(HOSTILE) | st.from_regex(r"[A-Za-z0-9._-]{1,10}", fullmatch=True)
+any_name = text | st.sampled_from(HOSTILE) | st.from_regex(r"[A-Za-z0-9._-]{1,10}", fullmatch=True)
 GOOD = "a,b,target\n" + "".join(f"{n},{n % 7},{'xy'[n % 2]}\n" for n in range(20))
 
 
@@ -84,7 +84,7 @@ def is_plain(name: str) -> bool:
 
 
 @tried
-@given(names)
+@given(any_name)
 def test_model_name_is_plain_or_refused_by_name(name):
     if is_plain(name):
         assert names.check_model_name(name) is None
@@ -118,7 +118,7 @@ def test_uploads_ask_no_server_about_a_name_that_is_not_plain(component, tmp_pat
     model = Model(uri=str(tmp_path)) if component is lean_pipeline.upload_model_to_mlflow else str(tmp_path)
 
     @tried
-    @given(names)
+    @given(any_name)
     def each(name):
         expected = (Reached, None) if is_plain(name) else (ValueError, "^model_name=.* is not usable")
         with pytest.raises(expected[0], match=expected[1]):
@@ -146,7 +146,7 @@ def test_uploads_ask_no_server_about_a_job_that_ends_the_query(component, tmp_pa
 
 
 @tried
-@given(names)
+@given(any_name)
 def test_gate_asks_no_server_about_a_registered_name_that_is_not_plain(name):
     if not is_plain(name.replace("..", "a")):
         with pytest.raises(ValueError, match="^registered_model_name=.* is not usable"):
@@ -154,14 +154,14 @@ def test_gate_asks_no_server_about_a_registered_name_that_is_not_plain(name):
 
 
 @tried
-@given(names)
+@given(any_name)
 def test_kernel_is_one_of_four_or_refused_by_name(name):
     with pytest.raises(paths.SeriesError, match="^kernel=.* is unknown to SVC"):
         names.check_kernel(name)
 
 
 @tried
-@given(names, st.booleans())
+@given(any_name, st.booleans())
 @example("a'b", True)
 @example("x" * 80, False)
 def test_learners_own_name_is_plain_and_stays_when_asked_twice(name, own):
@@ -177,7 +177,7 @@ def test_learners_own_name_is_plain_and_stays_when_asked_twice(name, own):
 
 
 @tried
-@given(names)
+@given(any_name)
 def test_learners_name_has_no_dash_and_no_surprise(name):
     try:
         assert re.fullmatch(r"[a-z0-9]{1,30}", names.check_learner(name))
@@ -212,7 +212,7 @@ def test_parameters_are_pairs_or_refused(line):
 
 
 @tried
-@given(st.sampled_from(["kernel", "model_name", "experiment_name", "epochs", "__class__"]), names)
+@given(st.sampled_from(["kernel", "model_name", "experiment_name", "epochs", "__class__"]), any_name)
 def test_parameter_reaches_the_notebook_as_that_very_text_or_not_at_all(name, value):
     notebook = paths.NOTEBOOKS / "05_run_the_pipeline.ipynb"
     try:
@@ -274,7 +274,7 @@ def test_bytes_that_are_no_table_are_refused(tmp_path, content):
 
 
 @tried
-@given(names.filter(lambda name: name not in ("a", "b", "target")))
+@given(any_name.filter(lambda name: name not in ("a", "b", "target")))
 def test_column_that_is_not_there_is_refused_by_name(tmp_path, name):
     (tmp_path / "t.csv").write_text(GOOD)
     assert f"no column {name[:40]!r}"[:-1] in load(tmp_path, tmp_path / "t.csv", target_column=name)

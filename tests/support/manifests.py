@@ -42,6 +42,12 @@ def containers_of(pod):
     return [c for kind in ("initContainers", "containers", "ephemeralContainers") for c in pod.get(kind, [])]
 
 
+def init_of(objects, name):
+    """A container that runs before the server."""
+    (found,) = [c for c in pod_of(one(objects, "Deployment", "mlflow-server"))["initContainers"] if c["name"] == name]
+    return found
+
+
 def server_of(objects):
     return pod_of(one(objects, "Deployment", "mlflow-server"))["containers"][0]
 

@@ -19,8 +19,8 @@ from kfp import compiler, components
 
 from helpers import paths, stack
 from helpers.pipelines import sweep_pipeline
-from helpers.stack import control
-from tools.bench import learners, ratios
+from helpers.stack import process
+from tools.bench import common, learners
 from tools.bench.proxy import Proxy  # noqa: E402
 
 SWEEPS = (4, 16, 32, 64)
@@ -34,7 +34,7 @@ class _Tasks:
     peak, single = 0, 0
 
     def __enter__(self) -> _Tasks:
-        servers = {server["pid"] for server in control._read_state()["servers"].values()}
+        servers = {one.pid for one in process.alive(paths.work_dir(), below=True)}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, args=(servers,), daemon=True)
         self._thread.start()
@@ -50,9 +50,7 @@ class _Tasks:
             for task in psutil.Process().children():
                 with contextlib.suppress(psutil.Error):
                     if task.pid not in servers:
-                        held.append(
-                            sum(process.memory_info().rss for process in [task, *task.children(recursive=True)])
-                        )
+                        held.append(sum(one.memory_info().rss for one in [task, *task.children(recursive=True)]))
             self.peak, self.single = max(self.peak, sum(held)), max(self.single, max(held))
 
 
@@ -82,7 +80,7 @@ def measure(pipeline, found: stack.Stack, store: Proxy, count: int, folder: Path
     servers, own = learners._processor(), os.times()
     answered, passed = learners._answered()["all"], store.count
     with _Tasks() as tasks:
-        seconds = ratios.execute(
+        seconds = common.execute(
             lambda: pipeline(
                 candidates=candidates,
                 experiment_name=f"sweep-of-{count}",
@@ -105,7 +103,7 @@ def measure(pipeline, found: stack.Stack, store: Proxy, count: int, folder: Path
 def main() -> int:
     """Measure each sweep; return the exit code."""
     table = {}
-    with tempfile.TemporaryDirectory() as scratch, ratios.servers() as found:
+    with tempfile.TemporaryDirectory() as scratch, common.servers() as found:
         if not found.s3_endpoint_url:
             raise SystemExit("There is no object store on this machine, so its requests cannot be counted.")
         file = Path(scratch) / "sweep_pipeline.yaml"
@@ -116,7 +114,7 @@ def main() -> int:
             for count in SWEEPS:
                 table[count] = measure(pipeline, found, store, count, Path(scratch))
                 print(count, table[count], flush=True)
-    RESULT.write_text(json.dumps({"machine": ratios.machine(), "fits": table}, indent=1) + "\n")
+    RESULT.write_text(json.dumps({"machine": common.where(), "fits": table}, indent=1) + "\n")
     return 0
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import datetime
 import json
 import logging
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -22,14 +20,14 @@ import time
 from pathlib import Path
 
 import mlflow
-import psutil
 from mlflow import MlflowClient
 from sklearn.datasets import load_iris
 from sklearn.svm import SVC
 
-from helpers import begin, machine, paths, stack
-from helpers.stack import control
+from helpers import begin, paths, stack
+from helpers.stack import process, state
 from helpers.workshop import status
+from tools.bench import common
 
 CLASSES = (1, 10, 20, 30)
 PROCESSES = 4  # learners share processes, of which each takes 300 MB; each is a thread
@@ -247,15 +245,12 @@ def measure(uri: str, learners: int) -> Figures:
 
 def _processor() -> dict[str, float]:
     """Return the seconds of processor that each server has used."""
-    state, used = control._read_state(), {}
-    for name in state["servers"]:
-        used[name] = sum(sum(process.cpu_times()[:2]) for process in control._tree(state, name))
-    return used
+    return {name: sum(sum(one.cpu_times()[:2]) for one in process.alive(state.mark(name))) for name in ("s3", "mlflow")}
 
 
 def _answered() -> dict[str, int]:
     """Count the requests in the MLflow server's log."""
-    log = control._log("mlflow").read_text(errors="replace")
+    log = state.log("mlflow").read_text(errors="replace")
     return {"all": log.count(' HTTP/1.1" '), "to the store": log.count("/mlflow-artifacts/")}
 
 
@@ -331,7 +326,7 @@ def main() -> int:
     os.environ.update(begin.QUIET)
     table, wrong = {}, []
     with tempfile.TemporaryDirectory() as scratch:
-        paths.ROOT = Path(scratch)  # the reader's runs and servers are none of this one's business
+        os.environ["SERIES_WORK"] = scratch  # the reader's runs and servers are none of this one's business
         try:
             uri = status.start(max(CLASSES)).tracking_uri
             print(
@@ -356,16 +351,13 @@ def main() -> int:
                 )
         finally:
             stack.stop()
-    machine = (
-        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "
-        f"MLflow {machine.installed('mlflow')}, {datetime.date.today()}"
-    )
-    print(f"\n{machine}")
+    where = common.where()
+    print(f"\n{where}")
     if wrong:
         print("\n".join(wrong), file=sys.stderr)
         return 1
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"machine": machine, "learners": table}, indent=1) + "\n")
+    RESULT.write_text(json.dumps({"machine": where, "learners": table}, indent=1) + "\n")
     return 0
 
 

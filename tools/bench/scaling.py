@@ -11,7 +11,7 @@ import statistics
 import sys
 
 from helpers import paths
-from tools.bench import ratios
+from tools.bench import common
 
 FOLDER = paths.ROOT / "docs" / "benchmarks"
 PAGE = paths.ROOT / "docs" / "scaling.md"
@@ -77,13 +77,13 @@ def main() -> int:
         ]
         for n, row in classes.items()
     ]
-    ratios.replace_block(
+    common.replace_block(
         PAGE,
         "learners",
         "\n\n".join(
             [
-                ratios.table([HEAD, *(row for row, _ in found)]),
-                ratios.table(
+                common.table([HEAD, *(row for row, _ in found)]),
+                common.table(
                     [
                         [
                             "learners at once",
@@ -120,13 +120,13 @@ def main() -> int:
         ]
         for n, row in sweeps.items()
     ]
-    ratios.replace_block(
+    common.replace_block(
         PAGE,
         "fits",
         "\n\n".join(
             [
-                ratios.table([HEAD, *(row for row, _ in of_fits)]),
-                ratios.table(
+                common.table([HEAD, *(row for row, _ in of_fits)]),
+                common.table(
                     [
                         [
                             "fits",

@@ -7,12 +7,10 @@ leaner one. Needs the package index.
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import inspect
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,15 +19,17 @@ import textwrap
 import time
 from pathlib import Path
 
-import psutil
 from kfp.dsl import Metrics, Model
 from sklearn.datasets import load_iris
 
-from helpers import begin, machine, paths, stack
+from helpers import begin, paths, stack
+from helpers.pipelines import mlflow_pipeline
 from helpers.pipelines.lean_pipeline import PACKAGES, load_csv, train_classifier, upload_model_to_mlflow
 from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
+from tools.bench import common
 
 RUNS = 5
+ALL = {**mlflow_pipeline.PACKAGES, **PACKAGES}
 RESULT = paths.ROOT / "docs" / "benchmarks" / "uploaders.json"
 UPLOADERS = {"first": upload_sklearn_model_to_mlflow, "lean": upload_model_to_mlflow}
 
@@ -135,8 +135,8 @@ def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack
         One value for each row of the table; times are medians of `RUNS` runs, but of one installation.
     """
     function = UPLOADERS[name]
-    downloaded = download(PACKAGES[function], folder)
-    seconds_to_install = install(PACKAGES[function], folder, "venv")
+    downloaded = download(ALL[function], folder)
+    seconds_to_install = install(ALL[function], folder, "venv")
     python = folder / "venv" / "bin" / "python"
 
     script = folder / "upload.py"
@@ -218,13 +218,10 @@ def main() -> int:
         print(f"{row:<34}{value:>10}{table['lean'][row]:>10}{ratio:>13.2f}x")
         if ratio >= 1:
             worse.append(row)
-    machine = (
-        f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}, "
-        f"MLflow {machine.installed('mlflow')}, {datetime.date.today()}"
-    )
+    where = common.where()
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({"machine": machine, "uploaders": table}, indent=1) + "\n")
-    print(f"\n{machine}")
+    RESULT.write_text(json.dumps({"machine": where, "uploaders": table}, indent=1) + "\n")
+    print(f"\n{where}")
     if worse:
         print("The lean upload is not leaner in: " + "; ".join(worse), file=sys.stderr)
     return bool(worse)
