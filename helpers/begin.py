@@ -23,7 +23,25 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 _MADE_BY = "made_by_notebook"  # tag of a registered model
-_own_folders: dict[Path, filelock.BaseFileLock] = {}
+_held: dict[Path, filelock.BaseFileLock] = {}  # until the kernel ends
+
+
+def _hold(folder: Path, name: str) -> str:
+    """Return a name that no other kernel of this state folder holds: this one, or with ``-2`` and so on."""
+    folder.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        chosen = name if number == 1 else f"{name}-{number}"
+        if folder / chosen in _held:
+            return chosen
+        lock = filelock.FileLock(folder / f"{chosen}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            number += 1
+        else:
+            _held[folder / chosen] = lock
+            return chosen
 
 
 def notebook(name: str) -> Path:
@@ -52,21 +70,8 @@ def notebook(name: str) -> Path:
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of a cache that it builds once
     paths.check_work_dir()
-    parent = paths.work_dir() / "notebooks"
-    parent.mkdir(exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        if folder in _own_folders:
-            break
-        lock = filelock.FileLock(f"{folder}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            number += 1
-        else:
-            _own_folders[folder] = lock  # held, and so the folder is ours, until the kernel ends
-            break
+    folder = paths.work_dir() / "notebooks"
+    folder = folder / _hold(folder, name)
     try:
         if folder.exists():
             shutil.rmtree(folder)
@@ -113,6 +118,8 @@ def experiment(experiment_name: str) -> str:
 def registered_model(registered_model_name: str, notebook: str) -> str:
     """Make an empty registered model; one that the same notebook made before goes, with its versions.
 
+    Two kernels that run the same notebook at once get two: the second one's name ends in ``-2``.
+
     Parameters
     ----------
     registered_model_name : str
@@ -123,7 +130,7 @@ def registered_model(registered_model_name: str, notebook: str) -> str:
     Returns
     -------
     str
-        The same name; in a workshop the learner's own, see `helpers.names.own_name`.
+        The name to use; in a workshop the learner's own, see `helpers.names.own_name`.
 
     Raises
     ------
@@ -131,7 +138,8 @@ def registered_model(registered_model_name: str, notebook: str) -> str:
         If the name is not usable, or belongs to a registered model that this notebook did not make.
     """
     names.check_model_name(registered_model_name, "registered_model_name")
-    registered_model_name = names.own_name(registered_model_name)
+    paths.check_work_dir()
+    registered_model_name = _hold(paths.work_dir() / "registered_models", names.own_name(registered_model_name))
     import mlflow
     from mlflow.exceptions import MlflowException
 

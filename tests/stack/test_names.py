@@ -111,6 +111,20 @@ def test_deleted_experiment_and_empty_name_are_refused(servers):
         begin.experiment("  ")
 
 
+def test_two_kernels_of_one_notebook_have_a_registered_model_each(servers):
+    code = "from helpers import begin; print(begin.registered_model('iris-twice', '07_test'), flush=True); input()"
+    kernels = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    chosen = {kernel.stdout.readline().strip() for kernel in kernels}
+    for kernel in kernels:
+        kernel.communicate("\n")
+    assert chosen == {"iris-twice", "iris-twice-2"}
+    assert chosen <= {model.name for model in MlflowClient().search_registered_models()}
+    assert begin.registered_model("iris-twice", "07_test") == "iris-twice", "they have ended"
+
+
 # --- Jupyter's address ---------------------------------------------------------------------------
 
 
