@@ -8,7 +8,7 @@ import boto3
 import nbformat
 import pytest
 from mlflow import MlflowClient
-from support.kfp_stand_in import serve
+from support.kfp_server import serve
 from support.with_cluster import EXPERIMENT, cluster
 
 from helpers import cluster as kubeflow_cluster

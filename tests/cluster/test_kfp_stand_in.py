@@ -1,10 +1,5 @@
 """The stand-in for the Kubeflow Pipelines API, seen by the real clients: `kfp.Client`, `kubernetes`, plain HTTP."""
 
-import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +13,7 @@ import requests
 import urllib3
 import yaml
 from kfp import compiler, dsl
-from support.kfp_stand_in import serve
+from support.kfp_server import serve
 
 from helpers import paths
 
@@ -97,13 +92,17 @@ def finish(client, run_id):
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "--execute" in child.cmdline()]
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if any(part.endswith("kfp_workflow.py") for part in child.cmdline())
+    ]
 
 
 def test_health_and_version():
     for options, version, multi_user in [
         ({}, "2.17.0", False),
-        ({"version": "2.4.0", "namespaces": ["mine"]}, "2.4.0", True),
+        ({"version": "2.15.0", "namespaces": ["mine"]}, "2.15.0", True),
     ]:
         with serve(**options) as url:
             health = requests.get(f"{url}/apis/v2beta1/healthz", timeout=5).json()
@@ -151,21 +150,8 @@ def test_create_and_find_an_experiment(api):
         api.get_experiment(experiment_name="other")
     with pytest.raises(SERVER_ERROR, match="The name iris already exists"):
         api.experiments.experiment_service_create_experiment({"display_name": "iris"})
-    api.archive_experiment(made.experiment_id)
-    assert api.get_experiment(made.experiment_id).storage_state == "ARCHIVED"
     api.delete_experiment(made.experiment_id)
     assert api.list_experiments().experiments is None
-
-
-def test_long_lists_come_in_pages(api):
-    names = {api.create_experiment(f"number {number}").display_name for number in range(5)}
-    pages, token = [], ""
-    while token is not None:
-        page = api.list_experiments(page_size=2, page_token=token)
-        pages.append([item.display_name for item in page.experiments])
-        token = page.next_page_token
-    assert [len(page) for page in pages] == [2, 2, 1] and set(sum(pages, [])) == names
-    assert api.list_experiments(sort_by="display_name desc").experiments[0].display_name == "number 4"
 
 
 @pytest.mark.slow
@@ -207,7 +193,7 @@ def test_the_pipeline_succeeds_and_a_wrong_argument_fails_with_its_log(servers):
         assert "\nValueError: kernel='cubic' is unknown to SVC" in log
         assert "load_iris_data" not in log and "Executing task" not in log, "another task's part is in it"
         assert "exit status 1" in log.splitlines()[-1]
-        assert [run.display_name for run in client.list_runs(sort_by="display_name").runs] == ["bad", "good"]
+        assert {run.display_name for run in client.list_runs().runs} == {"bad", "good"}
 
 
 def test_a_run_gets_the_secrets_of_its_yaml_and_nothing_else_of_the_environment(api, small_file, monkeypatch):
@@ -230,34 +216,6 @@ def test_only_addresses_of_cluster_services_are_replaced(small_file):
         run = finish(client, started.run_id)
         assert "I say http://mine.example:9 " in log_of(client, run.run_id, "say.executor")
         assert "I say http://127.0.0.1:7 " in log_of(client, run.run_id, "say-2.executor")
-
-
-def test_a_slow_run_can_be_terminated(small_file):
-    with serve(slow=60) as url:
-        client = kfp.Client(host=url)
-        run_id = client.create_run_from_pipeline_package(small_file).run_id
-        wait_until(lambda: states(client.get_run(run_id)).get("say") == "RUNNING")
-        run = client.get_run(run_id)
-        assert run.state == "RUNNING" and run.finished_at.year == 1970
-        assert pod_of(client, run_id, "say.executor").status.phase == "Running"
-        (child,) = children()
-        client.terminate_run(run_id)
-        assert finish(client, run_id).state == "FAILED"
-        history = [status.state for status in client.get_run(run_id).state_history]
-        assert history == ["PENDING", "RUNNING", "CANCELING", "FAILED"]
-        wait_until(lambda: not child.is_running())
-        with pytest.raises(SERVER_ERROR, match="Row not found"):
-            client.terminate_run(run_id)
-
-
-def test_a_failed_run_can_be_retried(api, small_file):
-    run = finish(api, api.create_run_from_pipeline_package(small_file, {"text": "nothing"}).run_id)
-    assert run.state == "FAILED" and states(run)["say"] == "FAILED" and "say-2" not in states(run)
-    api.runs.run_service_retry_run(run.run_id)
-    with pytest.raises(SERVER_ERROR, match="Workflow must be Failed/Error to retry"):
-        api.runs.run_service_retry_run(run.run_id)
-    again = finish(api, run.run_id)
-    assert [status.state for status in again.state_history] == ["PENDING", "RUNNING", "FAILED"] * 2
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
@@ -317,19 +275,6 @@ def test_a_backend_that_refuses_new_settings_at_once():
         assert client.list_runs().runs is None
 
 
-def test_an_older_backend_fails_in_the_driver_of_the_task():
-    with serve(version="2.4.0") as url:
-        client = kfp.Client(host=url)
-        run = finish(client, client.create_run_from_pipeline_package(PIPELINE).run_id)
-        assert run.state == "FAILED"
-        assert states(run)["load-iris-data-driver"] == "FAILED" and "load-iris-data" not in states(run)
-        assert pod_of(client, run.run_id, "load-iris-data-driver").status.phase == "Failed"
-        assert (
-            'KFP driver: failed to unmarshal Kubernetes config, error: unknown field "securityContext" in '
-            "kfp_kubernetes.KubernetesExecutorConfig"
-        ) in log_of(client, run.run_id, "load-iris-data-driver")
-
-
 def test_unknown_fields_and_wrong_types_are_refused(api, small_file):
     url = f"{api._existing_config.host}/apis/v2beta1"
 
@@ -363,40 +308,6 @@ def test_a_recurring_run_starts_nothing_unless_told_so(api, small_file):
     assert api.list_runs(experiment_id=experiment_id).runs is None
 
 
-def test_recurring_runs(small_file):
-    with serve(trigger=True) as url:
-        client = kfp.Client(host=url)
-        experiment_id = client.create_experiment("iris").experiment_id
-        pipeline_id = client.upload_pipeline(small_file).pipeline_id
-        version_id = client.list_pipeline_versions(pipeline_id).pipeline_versions[0].pipeline_version_id
-        job = client.create_recurring_run(
-            experiment_id,
-            "every day",
-            cron_expression="0 0 9 * * *",
-            params={"text": "again"},
-            pipeline_id=pipeline_id,
-            version_id=version_id,
-        )
-        (run,) = client.list_runs(experiment_id=experiment_id).runs
-        assert run.recurring_run_id == job.recurring_run_id and run.runtime_config.parameters == {"text": "again"}
-        idle = client.create_recurring_run(
-            experiment_id, "hourly", interval_second=3600, pipeline_package_path=small_file, enabled=False
-        )
-        assert (idle.status, idle.trigger.periodic_schedule.interval_second) == ("DISABLED", "3600")
-        assert len(client.list_runs(experiment_id=experiment_id).runs) == 1
-        client.enable_recurring_run(idle.recurring_run_id)
-        client.disable_recurring_run(job.recurring_run_id)
-        found = client.list_recurring_runs(experiment_id=experiment_id).recurring_runs
-        assert {item.display_name: item.status for item in found} == {"every day": "DISABLED", "hourly": "ENABLED"}
-        with pytest.raises(SERVER_ERROR, match="Expected 5 to 6 fields"):
-            client.create_recurring_run(
-                experiment_id, "never", cron_expression="daily", pipeline_package_path=small_file
-            )
-        for item in found:
-            client.delete_recurring_run(item.recurring_run_id)
-        assert client.list_recurring_runs(experiment_id=experiment_id).recurring_runs is None
-
-
 def test_clean_up_leaves_nothing(small_file):
     with serve(slow=60) as url:
         client = kfp.Client(host=url)
@@ -422,25 +333,3 @@ def test_nobody_listens():
     with serve(down=True) as url:
         with pytest.raises(urllib3.exceptions.MaxRetryError, match="Connection refused"):
             kfp.Client(host=url, namespace="mine").list_experiments()
-
-
-def test_the_command_ends_with_all_its_children(small_file):
-    environment = os.environ | {"PYTHONPATH": str(paths.ROOT / "tests")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "support.kfp_stand_in", "--port", "0", "--slow", "60", "--version", "2.16.1"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        url = re.fullmatch(r"KFP stand-in: (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())[1]
-        client = kfp.Client(host=url)
-        assert requests.get(f"{url}/apis/v2beta1/healthz", timeout=5).json()["tag_name"] == "2.16.1"
-        client.create_run_from_pipeline_package(small_file)
-        run = wait_until(lambda: psutil.Process(process.pid).children(recursive=True))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
-        assert not psutil.wait_procs(run, timeout=10)[1]
-    finally:
-        process.kill()
-        process.stdout.close()

@@ -11,7 +11,6 @@ import dataclasses
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import psutil
 from helpers.stack import servers
 from tools.bench.proxy import Proxy
 
+from .place import taken
 from .room import Room, Seen
 
 # --- the faults ------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def two_stacks(room: Room, number: int) -> Seen:
             assert seen.run_id, seen
             other.check_run(seen.run_id, "linear")
             for key in ("access_key", "secret_key"):
-                assert other.state()[key] != room.state()[key]
+                assert other.place.stored()[key] != room.place.stored()[key]
             assert {run.info.run_id for run in other.runs()} == {seen.run_id}
             assert seen.run_id not in {run.info.run_id for run in room.runs()}
         finally:
@@ -262,18 +262,6 @@ def try_once(fault: Fault, room: Room, number: int = 0) -> Outcome:
 
 
 @contextlib.contextmanager
-def usual_ports_taken() -> Iterator[None]:
-    """Let servers that start meanwhile find other ports, which no stack beside them takes while they are dead."""
-    with contextlib.ExitStack() as ends:
-        for port in servers.USUAL_PORTS.values():
-            holder = ends.enter_context(socket.socket())
-            with contextlib.suppress(OSError):  # somebody has it already
-                holder.bind(("127.0.0.1", port))
-                holder.listen()
-        yield
-
-
-@contextlib.contextmanager
 def rooms() -> Iterator[Room]:
     """Make a room with something stored in it."""
     with contextlib.ExitStack() as ends:
@@ -285,7 +273,7 @@ def rooms() -> Iterator[Room]:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", disk], check=True)
             ends.callback(subprocess.run, ["umount", "-l", disk], check=True)
         ends.callback(room.close)
-        with usual_ports_taken():
+        with taken(*servers.USUAL_PORTS.values()):  # or a stack beside this one gets them while its servers are dead
             first = room.work()
         assert first.run_id, first
         room.bucket().put_object(Key="large", Body=os.urandom(9 << 20))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -163,13 +162,9 @@ class Room:
 
     # --- what is there ---------------------------------------------------------------------------
 
-    def state(self) -> dict:
-        """Return what the stack noted about its servers."""
-        return json.loads((self.place.work / "stack.json").read_text())
-
     def port(self, name: str) -> int:
         """Return the port of a server."""
-        return self.state()["ports"][name][0]
+        return self.place.stored()["ports"][name][0]
 
     def kill(self, name: str) -> None:
         """Kill a server and its workers with -9."""
@@ -198,7 +193,7 @@ class Room:
 
     def bucket(self):
         """Return the bucket, with the keys of this stack and no proxy or profile of the reader's."""
-        state = self.state()
+        state = self.place.stored()
         session = boto3.Session(state["access_key"], state["secret_key"], region_name="us-east-1")
         return session.resource("s3", endpoint_url=f"http://127.0.0.1:{self.port('s3')}").Bucket(BUCKET)
 

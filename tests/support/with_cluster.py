@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from helpers import stack
 
-from .kfp_stand_in import serve
+from .kfp_server import serve
 
 EXPERIMENT = "iris-on-kubeflow"  # of notebook 06
 
@@ -32,7 +32,7 @@ def cluster(**options) -> Iterator[str]:
     Parameters
     ----------
     options
-        Of `kfp_stand_in.serve`.
+        Of `kfp_server.serve`.
 
     Yields
     ------
