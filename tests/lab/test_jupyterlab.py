@@ -44,6 +44,7 @@ def jupyterlab(place, tmp_path_factory):
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyterlab, place):
     assert " " in str(place.folder)
     with chromium() as browser:

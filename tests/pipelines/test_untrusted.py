@@ -109,6 +109,8 @@ def test_gate_asks_no_server_about_a_registered_name_that_is_not_plain(name):
 @tried
 @given(any_name)
 def test_kernel_is_one_of_four_or_refused_by_name(name):
+    for known in ("linear", "poly", "rbf", "sigmoid"):
+        names.check_kernel(known)
     with pytest.raises(paths.SeriesError, match="^kernel=.* is unknown to SVC"):
         names.check_kernel(name)
 

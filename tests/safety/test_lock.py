@@ -87,6 +87,7 @@ def wheel(folder: Path, name: str, code: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tampered", [False, True])
 def test_install_refuses_a_changed_package_and_installs_nothing(tmp_path, tampered):
     """The set-up of the README, with a lock of two packages and a folder of wheels; nothing is downloaded."""

@@ -103,6 +103,7 @@ def test_servers_of_a_lost_state_are_replaced_and_nothing_stored_is_lost(place, 
 # --- stop ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_weed
 def test_stop_ends_the_servers_and_nobody_else_and_keeps_the_data(place, servers, bystander):
     MlflowClient().create_experiment("before the stop")
@@ -133,6 +134,7 @@ def test_stop_and_status_of_a_fresh_checkout_make_nothing(other):
 # --- what can be wrong with the machine ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_server_that_cannot_start_says_why_and_leaves_nothing_running(other):
     (other.work / "mlflow").mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(other.work / "mlflow" / "mlflow.db")) as newer, newer:  # of a later MLflow

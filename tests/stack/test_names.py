@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from support.place import Place
 
-from helpers import begin, machine, names, paths, stack
+from helpers import begin, machine, paths, stack
 from helpers.stack import link
 
 # Starts as root where root runs the tests, and goes on as a user whom the folders do not belong to.
@@ -75,29 +75,6 @@ def test_quiet_settings_leave_the_learners_own_alone(other, monkeypatch):
 
 
 # --- names that a reader chooses -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["svc", "iris-svc", "a", "7", "A.b_c-1.0", "a" * 100])
-def test_model_name_that_is_safe(name):
-    names.check_model_name(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", " ", " a", "a ", "a/b", "../a", "a..b", ".a", "-a", "_a", "a\n", "a\0", "ä", "a" * 101, "a'b", 'a"', "a:b"]
-    + ["~", "$HOME", "%2e%2e", "a\\b"],
-)
-def test_model_name_that_is_not(name):
-    with pytest.raises(paths.SeriesError, match="model_name=.* is not usable.*for example 'svc'"):
-        names.check_model_name(name)
-
-
-def test_kernel_is_one_that_svc_knows():
-    for kernel in ("linear", "poly", "rbf", "sigmoid"):
-        names.check_kernel(kernel)
-    for kernel in ("", "RBF", "rbf ", "precomputed", "gauss", None):
-        with pytest.raises(paths.SeriesError, match="unknown to SVC: take one of linear, poly, rbf, sigmoid"):
-            names.check_kernel(kernel)
 
 
 def test_deleted_experiment_and_empty_name_are_refused(servers):

@@ -72,6 +72,7 @@ def status(client, run_id: str) -> str:
     return client.get_run(run_id).info.status
 
 
+@pytest.mark.slow
 def test_killed_process_has_its_run_ended_and_a_living_one_has_not(place, servers, client):
     with busy(place) as (killed, lost), busy(place) as (_, living):
         stack.start()
@@ -181,6 +182,7 @@ def test_mark_outlives_no_process_but_a_forked_child_does_not_take_it_away(place
     assert mark in lost_runs._marks()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connect", [True, False])
 def test_tag_is_only_on_runs_of_this_stack(place, servers, experiment, connect):
     address = {

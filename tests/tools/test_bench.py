@@ -40,6 +40,7 @@ def extra_work(commands: list[str]) -> list[str]:
     return [command for command in commands if re.search(r"pip install|\bvenv\b", command)]
 
 
+@pytest.mark.slow
 def test_a_local_run_of_the_stored_pipeline_starts_three_tasks_and_nothing_else(servers, spawned):
     pipeline = components.load_component_from_file(str(paths.DEPLOY / "mlflow_pipeline.yaml"))
     with task_states():
@@ -48,6 +49,7 @@ def test_a_local_run_of_the_stored_pipeline_starts_three_tasks_and_nothing_else(
     assert not extra_work(spawned)
 
 
+@pytest.mark.slow
 def test_an_installation_for_each_task_would_be_seen(spawned):
     def nothing():
         pass

@@ -58,6 +58,7 @@ def test_a_mistake_is_found(tmp_path, old, new, tool):
     assert tool(broken).returncode != 0
 
 
+@pytest.mark.slow
 def test_papermill_step_runs_as_written(tmp_path):
     steps = yaml.safe_load((FOLDER / "notebooks.yml").read_text())["jobs"]["notebooks"]["steps"]
     (script,) = [step["run"] for step in steps if "papermill" in step.get("run", "")]

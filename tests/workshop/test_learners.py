@@ -1,43 +1,12 @@
 """Names of a learner's own, refused or prefixed."""
 
-import os
 import re
-import shutil
-import subprocess
 
 import nbformat
-import psutil
 import pytest
-from mlflow import MlflowClient
 
-from helpers import begin, names, paths
+from helpers import names, paths
 from helpers.series import notebooks
-from helpers.stack.servers import weed
-from helpers.workshop import status
-
-needs_weed = pytest.mark.skipif(weed() is None, reason="SeaweedFS has no build for this machine")
-ALONE = (
-    subprocess.run(["unshare", "-n", "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0
-    if shutil.which("unshare") and shutil.which("ip")
-    else False
-)
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "work", "my*", "wheels", "__pycache__", ".ipynb*", ".pytest_cache")
-
-
-@pytest.fixture
-def room(place):
-    """A client of the shared server, as a learner has it: with its address and without keys."""
-    uri = status.start(12).tracking_uri
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    os.environ.update(begin.QUIET)
-    return MlflowClient(uri)
-
-
-def mlflow_processes(place) -> list[psutil.Process]:
-    return [process for process in place.processes() if "weed" not in process.name()]
-
-
-# --- names ---------------------------------------------------------------------------------------
 
 
 def test_without_a_learner_names_stay(monkeypatch):

@@ -21,6 +21,7 @@ def test_thirty_learners_at_once_lose_and_mix_up_nothing(place):
     assert "AWS_ACCESS_KEY_ID" not in os.environ, "learners had keys"
 
 
+@pytest.mark.slow
 def test_a_file_of_another_learner_is_seen(place, tmp_path):
     """The load test itself can fail: exchange one file and lose one run."""
     from mlflow import MlflowClient

@@ -61,6 +61,7 @@ def test_start_refuses_what_cannot_be(other, asked, reason, capsys):
     assert not other.work.exists()
 
 
+@pytest.mark.slow
 def test_pools_are_sized_for_the_class_and_everything_listens_on_loopback(place, capsys):
     assert status.main(["start", "--learners", "60"]) == 0
     said = capsys.readouterr().out
@@ -85,6 +86,7 @@ def test_pools_are_sized_for_the_class_and_everything_listens_on_loopback(place,
     assert {process.pid for process in mlflow_processes(place)} == {process.pid for process in servers}
 
 
+@pytest.mark.slow
 @needs_weed
 def test_a_stack_becomes_a_workshop_and_after_a_stop_a_stack_again(other):
     stack.start()
@@ -113,6 +115,7 @@ def test_a_port_of_another_program_is_refused_and_nothing_is_started(other):
     assert not other.processes()
 
 
+@pytest.mark.slow
 @needs_weed
 def test_a_learner_without_keys_does_notebook_02(room, place):
     before = {process.pid for process in place.processes()}
@@ -145,12 +148,14 @@ def test_a_registered_model_is_the_learners(room, monkeypatch):
 # --- who is how far ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_empty_class_has_a_status(other, capsys):
     status.start(1)
     assert status.main(["status"]) == 0
     assert capsys.readouterr().out.endswith("Nobody has begun a notebook yet.\n")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_said_with_the_remedy(other, capsys, no_longer_than):
     status.start(1)
     stack.stop()
@@ -187,6 +192,7 @@ def test_record_outside_a_workshop_does_nothing(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://192.0.2.1:5000", "no address", None])
 def test_record_without_a_server_is_one_quiet_sentence(monkeypatch, capsys, address, no_longer_than):
@@ -199,6 +205,7 @@ def test_record_without_a_server_is_one_quiet_sentence(monkeypatch, capsys, addr
     assert (said.out.count("\n"), said.err) == (1, "") and "Your work is not affected" in said.out
 
 
+@pytest.mark.slow
 def test_a_slow_import_is_not_the_servers(room, place):
     """Importing MLflow takes seconds on a cold machine, more than a notebook waits for the server."""
     done = place.run(
@@ -220,6 +227,7 @@ def test_a_slow_import_is_not_the_servers(room, place):
     assert [one.passed for one in status.status() if one.learner == "coldstart"] == [["04-1"]]
 
 
+@pytest.mark.slow
 def test_record_never_waits_for_a_server_that_hangs(monkeypatch, capsys, no_longer_than):
     end = threading.Event()
 
