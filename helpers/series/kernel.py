@@ -12,6 +12,11 @@ from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+_LAUNCH = (
+    "import logging, runpy; logging.getLogger('tornado.general').setLevel(50); "
+    "runpy.run_module('ipykernel_launcher', run_name='__main__')"
+)
+
 
 class OwnKernel(AsyncKernelManager):
     """Start this very interpreter, whichever kernels named ``python3`` the reader has installed.
@@ -40,6 +45,9 @@ class OwnKernel(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         """The kernel of this interpreter."""
         spec = KernelSpec(**get_kernel_dict())
-        # It is interrupted before it ends, and if it is idle by then it may report that as an error of its own.
+        # It is interrupted before it ends, and if it is idle by then it may report that as an error of its own; and a
+        # message may come in while it closes its sockets.
+        launcher = spec.argv.index("-m")
+        spec.argv[launcher : launcher + 2] = ["-c", _LAUNCH]
         spec.argv += ["--log-level=CRITICAL"]
         return spec
