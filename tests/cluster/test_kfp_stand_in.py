@@ -1,16 +1,12 @@
 """The stand-in for the Kubeflow Pipelines API, seen by the real clients: `kfp.Client`, `kubernetes`, plain HTTP."""
 
-import time
 from pathlib import Path
 
 import kfp
 import kfp_server_api
 import kubernetes
-import mlflow
-import psutil
 import pytest
 import requests
-import urllib3
 import yaml
 from kfp import compiler, dsl
 from support.kfp_server import serve
@@ -79,24 +75,8 @@ def states(run) -> dict[str, str]:
     return {task.display_name: task.state for task in run.run_details.task_details if task.display_name != "executor"}
 
 
-def wait_until(true, seconds=60):
-    for _ in range(seconds * 10):
-        if result := true():
-            return result
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
-
-
 def finish(client, run_id):
     return client.wait_for_run_completion(run_id, timeout=180, sleep_duration=1)
-
-
-def children() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if any(part.endswith("kfp_workflow.py") for part in child.cmdline())
-    ]
 
 
 def test_health_and_version():
@@ -140,60 +120,6 @@ def test_upload_a_pipeline_and_a_new_version_of_it(api, small_file):
     api.delete_pipeline(pipeline.pipeline_id)
     with pytest.raises(SERVER_ERROR, match="404"):
         api.get_pipeline(pipeline.pipeline_id)
-
-
-def test_create_and_find_an_experiment(api):
-    made = api.create_experiment("iris", description="a description")
-    assert api.create_experiment("iris").experiment_id == made.experiment_id
-    assert api.get_experiment(experiment_name="iris").description == "a description"
-    with pytest.raises(ValueError, match="No experiment is found with name other"):
-        api.get_experiment(experiment_name="other")
-    with pytest.raises(SERVER_ERROR, match="The name iris already exists"):
-        api.experiments.experiment_service_create_experiment({"display_name": "iris"})
-    api.delete_experiment(made.experiment_id)
-    assert api.list_experiments().experiments is None
-
-
-@pytest.mark.slow
-def test_the_pipeline_succeeds_and_a_wrong_argument_fails_with_its_log(servers):
-    overrides = {"mlflow_tracking_uri": servers.tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
-    tasks = ["load-iris-data", "train-from-csv", "upload-sklearn-model-to-mlflow"]
-    with serve(overrides=overrides) as url:
-        client = kfp.Client(host=url)
-        pipeline = client.upload_pipeline(PIPELINE, pipeline_name="iris")
-        version = client.list_pipeline_versions(pipeline.pipeline_id).pipeline_versions[0]
-        experiment = client.create_experiment("iris")
-        started = client.run_pipeline(
-            experiment.experiment_id,
-            "good",
-            params={"model_name": "flower"},
-            pipeline_id=pipeline.pipeline_id,
-            version_id=version.pipeline_version_id,
-        )
-        assert started.state == "PENDING"
-        run = finish(client, started.run_id)
-        assert run.state == "SUCCEEDED", log_of(client, run.run_id, f"{tasks[2]}.executor")
-        assert [status.state for status in run.state_history] == ["PENDING", "RUNNING", "SUCCEEDED"]
-        assert {task: states(run)[task] for task in tasks} == dict.fromkeys(tasks, "SUCCEEDED")
-        assert run.runtime_config.parameters == {"model_name": "flower"}
-        assert all(run.created_at <= task.start_time <= task.end_time for task in run.run_details.task_details)
-
-        (found,) = mlflow.MlflowClient(servers.tracking_uri).search_runs(["1"], f"tags.kfp_job_id = '{run.run_id}'")
-        assert found.info.run_name == "flower" and found.info.status == "FINISHED"
-
-        failing = client.create_run_from_pipeline_package(
-            PIPELINE, {"kernel": "cubic"}, run_name="bad", experiment_name="iris"
-        )
-        run = finish(client, failing.run_id)
-        assert run.state == "FAILED"
-        assert states(run)["train-from-csv"] == "FAILED" and tasks[2] not in states(run)
-        pod = pod_of(client, run.run_id, "train-from-csv.executor")
-        assert pod.status.phase == "Failed"
-        log = log_of(client, run.run_id, "train-from-csv.executor")
-        assert "\nValueError: kernel='cubic' is unknown to SVC" in log
-        assert "load_iris_data" not in log and "Executing task" not in log, "another task's part is in it"
-        assert "exit status 1" in log.splitlines()[-1]
-        assert {run.display_name for run in client.list_runs().runs} == {"bad", "good"}
 
 
 def test_a_run_gets_the_secrets_of_its_yaml_and_nothing_else_of_the_environment(api, small_file, monkeypatch):
@@ -300,36 +226,3 @@ def test_unknown_fields_and_wrong_types_are_refused(api, small_file):
     assert "parameter(s) provided are not required by pipeline: txt" in refusal("runs", body)
     assert "requires type string" in refusal("runs", body | {"runtime_config": {"parameters": {"text": 5}}})
     assert api.list_experiments().experiments[0].display_name == "Default" and api.list_runs().runs is None
-
-
-def test_a_recurring_run_starts_nothing_unless_told_so(api, small_file):
-    experiment_id = api.create_experiment("iris").experiment_id
-    api.create_recurring_run(experiment_id, "hourly", interval_second=3600, pipeline_package_path=small_file)
-    assert api.list_runs(experiment_id=experiment_id).runs is None
-
-
-def test_clean_up_leaves_nothing(small_file):
-    with serve(slow=60) as url:
-        client = kfp.Client(host=url)
-        run = client.create_run_from_pipeline_package(small_file, experiment_name="iris")
-        wait_until(
-            lambda: pod_of(client, run.run_id, "say.executor") if "say" in states(client.get_run(run.run_id)) else None
-        )
-        (child,) = children()
-        folder = Path(child.cmdline()[-1]).parent
-        assert folder.is_dir()
-        client.delete_run(run.run_id)
-        wait_until(lambda: not child.is_running())
-        assert core(client).list_namespaced_pod("kubeflow").items == []
-        with pytest.raises(SERVER_ERROR, match=r"(?s)\(404\).*not found"):
-            client.get_run(run.run_id)
-        client.delete_experiment(client.get_experiment(experiment_name="iris").experiment_id)
-        assert client.list_runs().runs is None and client.list_experiments().experiments is None
-        client.create_run_from_pipeline_package(small_file)
-    assert not children() and not folder.exists()
-
-
-def test_nobody_listens():
-    with serve(down=True) as url:
-        with pytest.raises(urllib3.exceptions.MaxRetryError, match="Connection refused"):
-            kfp.Client(host=url, namespace="mine").list_experiments()

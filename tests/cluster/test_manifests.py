@@ -1,6 +1,5 @@
 """The manifests: what they hold, what they let through, and that pipeline and server agree."""
 
-import copy
 import importlib.metadata
 import json
 import re
@@ -52,13 +51,6 @@ def test_an_overlay_builds_all_that_the_server_needs(render, way):
 def test_every_object_fits_the_schemas_of_kubernetes(render, way, version):
     for object_ in render(way):
         kubernetes_validate.validate(object_, version, strict=True)
-
-
-def test_the_schemas_refuse_a_field_that_does_not_exist(render):
-    deployment = one(render("direct"), "Deployment", "mlflow-server")
-    pod_of(deployment)["containers"][0]["readynessProbe"] = {}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(deployment, OLDEST, strict=True)
 
 
 def test_names_and_ports_meet(render):
@@ -122,13 +114,6 @@ def test_the_database_has_a_connection_for_every_place_in_the_pools(render):
     (allowed,) = [int(f.partition("=")[2]) for f in flags if f.startswith("max_connections=")]
     # A worker has one pool for runs and one for the registry; PostgreSQL keeps some for its administrator.
     assert int(option(server_of(objects), "--workers")) * 2 * pool <= allowed - 10
-
-
-def test_a_copy_of_the_objects_is_handed_out(render):
-    """The tests that spoil an object must not spoil it for the next one."""
-    before = copy.deepcopy(render("direct"))
-    server_of(render("direct"))["args"].clear()
-    assert render("direct") == before
 
 
 # --- keys ------------------------------------------------------------------------------------------

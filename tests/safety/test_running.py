@@ -111,37 +111,6 @@ def places(folder: Path, keys: set[str]) -> list[str]:
     ]
 
 
-def test_a_key_in_a_file_is_seen(tmp_path):
-    key = secrets.token_hex(20)
-    (tmp_path / "stack.json").write_text(key)
-    assert places(tmp_path, {key}) == []
-    (tmp_path / "a.log").write_text(f"signed with {key}")
-    (tmp_path / "b.yaml").write_bytes(base64.b64encode(key.encode()))
-    assert places(tmp_path, {key}) == ["a.log", "b.yaml"]
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
-def test_watch_sees_who_listens_where(address):
-    mark = secrets.token_hex(8)
-    program = (
-        "import socket, sys; a, b = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)\n"
-        "a.bind((sys.argv[1], 0)); a.listen(); b.bind((sys.argv[1], 0)); print(a.getsockname()[1], flush=True); input()"
-    )
-    watch = Watch(mark)
-    with subprocess.Popen(
-        [sys.executable, "-c", program, address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"_SERIES_SAFETY_TEST": mark},
-    ) as process:
-        port = int(process.stdout.readline())
-        watch.look()
-        process.communicate("\n")
-    assert set(watch.listening) == {(address, port)} and {ip for ip, _ in watch.datagrams} == {address}
-    assert any(address in command for command in watch.commands)
-
-
 @pytest.mark.slow
 def test_every_socket_listens_on_loopback_while_everything_runs(run):
     watch, ports_of = run["watch"], run["state"]["ports"]

@@ -58,26 +58,6 @@ def test_what_opens_a_pickle_says_so(path):
     assert unsaid(path) == []
 
 
-def test_a_pickle_that_is_opened_in_silence_is_seen(tmp_path):
-    (tmp_path / "a.py").write_text(
-        "def f(path):\n    return dill.load(path)\n\n\ndef g(path):\n    # A pickle: only your own.\n    return dill.load(path)\n"
-    )
-    assert unsaid(tmp_path / "a.py") == ["def f(path):"]
-    nbformat.write(
-        nbformat.v4.new_notebook(
-            cells=[
-                nbformat.v4.new_markdown_cell("# Title"),
-                nbformat.v4.new_markdown_cell("## Say\n\nA pickle."),
-                nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"),
-                nbformat.v4.new_markdown_cell("## Hide"),
-                nbformat.v4.new_code_cell("mlflow.pyfunc.load_model(uri)"),
-            ]
-        ),
-        tmp_path / "a.ipynb",
-    )
-    assert unsaid(tmp_path / "a.ipynb") == ["## Hide"]
-
-
 def test_recommended_pipeline_has_no_word_that_opens_a_pickle():
     for path in (ROOT / "helpers" / "pipelines" / "lean_pipeline.py", *ROOT.glob("deploy/lean_pipeline*.yaml")):
         assert not OPENS.search(path.read_text()) and "import pickle" not in path.read_text()

@@ -18,8 +18,9 @@ from unittest import mock
 import yaml
 from mlflow import MlflowClient
 
-from helpers import stack
+from helpers import paths, stack
 
+from .clean import clean
 from .kfp_server import serve
 
 EXPERIMENT = "iris-on-kubeflow"  # of notebook 06
@@ -44,12 +45,8 @@ def cluster(**options) -> Iterator[str]:
     client = MlflowClient(tracking_uri)
     if client.get_experiment_by_name(EXPERIMENT) is None:
         client.create_experiment(EXPERIMENT, artifact_location=f"mlflow-artifacts:/{EXPERIMENT}")
-    own = ("AWS_", "MLFLOW_", "_SERIES_", "KF_", "KUBE")
-    reader = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(own) and name not in ("CI", "NB_PREFIX")
-    }
+    reader = clean(os.environ, SERIES_WORK=str(paths.work_dir()))
+    reader.pop("CI", None)
     overrides = {"mlflow_tracking_uri": tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, reader, clear=True):
         with serve(overrides=overrides, **options) as url:
