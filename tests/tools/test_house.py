@@ -72,3 +72,11 @@ def test_code_and_cells_are_formatted_and_without_what_the_linter_finds():
     for check in (["format", "--check"], ["check"]):
         done = subprocess.run([sys.executable, "-m", "ruff", *check, "."], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"make lint\n{done.stdout}{done.stderr}"
+
+
+def test_the_hooks_of_git_are_the_same_programs():
+    if not (ROOT / ".venv").exists() or not tracked():
+        pytest.skip("the hooks run in .venv, which this checkout has not")
+    run = [sys.executable, "-m", "pre_commit", "run", "--files", "tools/set_up.py", "notebooks/00_start_here.ipynb"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("Passed") == 2, done.stdout + done.stderr
