@@ -17,6 +17,7 @@ import pytest
 import requests
 from playwright.sync_api import expect
 from support import lab
+from support.place import wait_for
 
 from helpers import paths
 from helpers.stack.process import free_port
@@ -141,7 +142,7 @@ def pod():
         else:
             stack.callback(process.terminate)
             stack.callback(subprocess.run, [sys.executable, "-m", "helpers.stack", "stop"], cwd=series, env=own)
-        lab.wait_for(f"http://127.0.0.1:{port}{PREFIX}/api", process, log)
+        wait_for(f"http://127.0.0.1:{port}{PREFIX}/api", process, log)
         yield Pod(f"http://{HOST}:{port}{PREFIX}/", root, process, isolated, group)
 
 

@@ -4,39 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import boto3
-import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
 from support import older
 from support.manifests import environment_of, init_of, server_of
+from support.place import end, wait_for
 
 from helpers import paths, stack
 from helpers.stack.process import free_port
 
 ROOT = paths.ROOT
 DEPLOY = ROOT / "deploy"
-
-
-def end(process):
-    tree = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
-    for member in tree:
-        member.kill()
-    process.wait()
-
-
-def wait_for(url, process, log, seconds=120):
-    for _ in range(seconds * 4):
-        try:
-            return requests.get(url, timeout=2)
-        except requests.ConnectionError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.25)
-    raise AssertionError(f"no answer within {seconds} s:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 from support import lab
+from support.place import wait_for
 
 from helpers.series import notebooks
 from helpers.stack.process import free_port
@@ -37,7 +38,7 @@ def jupyterlab(place, tmp_path_factory):
             stderr=subprocess.STDOUT,
         )
     try:
-        lab.wait_for(f"http://localhost:{port}/api", process, log)
+        wait_for(f"http://localhost:{port}/api", process, log)
         yield f"http://localhost:{port}/lab?token={token}"
     finally:
         process.terminate()  # it ends its kernels; the servers of the series end with the place

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from pathlib import Path
 
 import nbformat
-import requests
 from playwright.sync_api import Locator, Page, expect
 
 # Milliseconds. A first page loads slowly where two tests share two cores.
 PATIENCE, NOTEBOOK = 60_000, 240_000
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    """Wait until a server answers."""
-    end = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < end:
-        try:
-            requests.get(url, timeout=5, proxies={"http": ""}).raise_for_status()
-            return
-        except requests.RequestException:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.3)
-    raise AssertionError(f"JupyterLab did not answer:\n{log.read_text()[-3000:]}")
 
 
 def open_notebook(page: Page, name: str, title: str) -> Locator:

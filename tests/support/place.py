@@ -13,6 +13,7 @@ from pathlib import Path
 
 import boto3
 import psutil
+import requests
 from mlflow import MlflowClient
 
 from helpers import stack
@@ -111,3 +112,22 @@ def upload_through_server(servers, name: str, tmp_path) -> None:
     client.log_artifact(run.info.run_id, tmp_path / "b.txt")
     os.environ.update(environment)
     assert bucket().Object(f"{name}/{run.info.run_id}/artifacts/b.txt").get()["Body"].read() == name.encode()
+
+
+def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
+    """Wait until a server that a test started answers, whatever it answers."""
+
+    def answers() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            requests.get(url, timeout=5, proxies={"http": ""})
+            return True
+        return False
+
+    assert process.wait_until(answers, lambda: server.poll() is None, 120) == "ready", process.tail(log, 60)
+
+
+def end(server: subprocess.Popen) -> None:
+    """End a server that a test started, and what it started."""
+    if server.poll() is None:
+        process.end([*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)])
+    server.wait()

@@ -45,6 +45,13 @@ def resident(pid: int) -> float:
     return before[1] / 1e6
 
 
+def _answers(port: int) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+        return requests.get(address, params={"max_results": 1}, timeout=10).ok
+    return False
+
+
 def cold_servers(runs: int) -> list[Row]:
     """Compare the stack of this machine, server and store, with ``mlflow server`` alone as it comes."""
     memory: tuple[list[float], list[float]] = [], []
@@ -69,15 +76,7 @@ def cold_servers(runs: int) -> list[Row]:
                 start_new_session=True,
             )
             try:
-                while True:
-                    with contextlib.suppress(requests.RequestException):
-                        if requests.get(
-                            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search",
-                            params={"max_results": 1},
-                            timeout=10,
-                        ).ok:
-                            break
-                    time.sleep(0.2)
+                process.wait_until(lambda: _answers(port), lambda: server.poll() is None, 300)
                 seconds = time.perf_counter() - begin
                 memory[1].append(resident(server.pid))
             finally:
