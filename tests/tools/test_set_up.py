@@ -109,7 +109,7 @@ def test_an_environment_that_does_not_fit_is_made_anew(checkout, monkeypatch, wh
         named = program(
             tmp_path,
             "python3.12",
-            f'case "$2" in *version_info*) echo "3 12 /opt" ;; *) exec {sys.executable} "$@" ;; esac',
+            f'case "$2" in *version_info*) echo "3 12 /opt" ;; *) exec "{sys.executable}" "$@" ;; esac',
         )
         monkeypatch.setenv("PYTHON", named)
     del checkout[:]
