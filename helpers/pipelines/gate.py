@@ -23,7 +23,8 @@ def promote_if_better(
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", registered_model_name):
         raise ValueError(
-            f"registered_model_name={registered_model_name!r} is not usable: take letters, digits, '.', '_' and '-'."
+            f"registered_model_name={registered_model_name!r} is not usable: "
+            "take letters, digits, '.', '_' and '-'."
         )
     os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds

@@ -36,7 +36,9 @@ def load_csv(
             "s3://bucket/key with keys that may read it."
         ) from None
     if len(content) > most_bytes:
-        raise ValueError(f"{source} has more than {most_bytes // 10**6} MB. Take a part of its rows.")
+        raise ValueError(
+            f"{source} has more than {most_bytes // 10**6} MB. Take a part of its rows."
+        )
     if content.partition(b"\n")[0].count(b",") >= most_columns:
         raise ValueError(f"{source} has more than {most_columns} columns. Take those that matter.")
     try:
@@ -44,7 +46,9 @@ def load_csv(
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(io.BytesIO(content), index_col=False)
     except pd.errors.ParserWarning:
-        raise ValueError(f"{source} has more values in a line than names: name each column.") from None
+        raise ValueError(
+            f"{source} has more values in a line than names: name each column."
+        ) from None
     except ValueError as error:  # pandas' own errors are of this kind
         raise ValueError(f"{source} is no table: {error}. It should be CSV in UTF-8.") from None
 
@@ -70,7 +74,8 @@ def load_csv(
         if bad.any():
             line, cell = bad.idxmax() + 2, features[column][bad.idxmax()]
             raise ValueError(
-                f"{source}, line {line}: {column!r} is {str(cell)[:40]!r}, not a number. Encode or drop that column."
+                f"{source}, line {line}: {column!r} is {str(cell)[:40]!r}, not a number. "
+                "Encode or drop that column."
             )
         features[column] = numbers.astype("float64")
     classes = table[target_column].value_counts()
@@ -124,7 +129,8 @@ def train_classifier(
         serialization_format="skops",  # a list of known types instead of a pickle
         signature=mlflow.models.infer_signature(X_train, predicted),
         input_example=X_train.sample(1, random_state=7),
-        pip_requirements=[f"mlflow=={mlflow.__version__}"] + [f"{name}=={version(name)}" for name in needs],
+        pip_requirements=[f"mlflow=={mlflow.__version__}"]
+        + [f"{name}=={version(name)}" for name in needs],
     )
     params = {"kernel": kernel, "C": C, "rows": len(X), **split}
     model.metadata["params"] = {name: str(value) for name, value in params.items()}
@@ -154,7 +160,9 @@ def upload_model_to_mlflow(
     from mlflow.exceptions import MlflowException
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model_name) or ".." in model_name:
-        raise ValueError(f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'.")
+        raise ValueError(
+            f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'."
+        )
     if "'" in job_id:  # it would end the text in the query below
         raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
     if not os.path.isfile(os.path.join(model.path, "MLmodel")):
@@ -162,12 +170,15 @@ def upload_model_to_mlflow(
     for parent, folders, files in os.walk(model.path):
         for name in folders + files:
             if os.path.islink(os.path.join(parent, name)):
-                raise ValueError(f"{name} is a link, which could lead anywhere: save a copy instead.")
+                raise ValueError(
+                    f"{name} is a link, which could lead anywhere: save a copy instead."
+                )
     try:
         urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
     except (OSError, ValueError) as error:
         raise ConnectionError(
-            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). Start it, or mend the address."
+            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). "
+            "Start it, or mend the address."
         ) from None
 
     os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
@@ -181,7 +192,9 @@ def upload_model_to_mlflow(
                 raise
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment.lifecycle_stage != "active":
-        raise ValueError(f"The experiment {experiment_name!r} was deleted: restore it or take another.")
+        raise ValueError(
+            f"The experiment {experiment_name!r} was deleted: restore it or take another."
+        )
     experiment_id = experiment.experiment_id
     tags = {"kfp_job_id": job_id, "model_name": model_name}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
@@ -244,9 +257,13 @@ def make_lean_pipeline(component, train=train_classifier):
         s3_secret_name: str = "mlpipeline-minio-artifact",
     ) -> str:
         table = component(load_csv)(
-            source=source, target_column=target_column, mlflow_s3_endpoint_url=mlflow_s3_endpoint_url
+            source=source,
+            target_column=target_column,
+            mlflow_s3_endpoint_url=mlflow_s3_endpoint_url,
         )
-        training = component(train)(data=table.outputs["data"], target=table.outputs["target"], kernel=kernel)
+        training = component(train)(
+            data=table.outputs["data"], target=table.outputs["target"], kernel=kernel
+        )
         upload = component(upload_model_to_mlflow)(
             model=training.outputs["model"],
             metrics=training.outputs["metrics"],
@@ -264,7 +281,10 @@ def make_lean_pipeline(component, train=train_classifier):
             kubernetes.use_secret_as_env(
                 task,
                 secret_name=s3_secret_name,
-                secret_key_to_env={"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"},
+                secret_key_to_env={
+                    "accesskey": "AWS_ACCESS_KEY_ID",
+                    "secretkey": "AWS_SECRET_ACCESS_KEY",
+                },
                 optional=True,  # where the MLflow server holds the keys, there need be no secret
             )
         for task in (table, training, upload):

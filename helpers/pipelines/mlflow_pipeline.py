@@ -108,14 +108,17 @@ def upload_sklearn_model_to_mlflow(
     import mlflow
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model_name) or ".." in model_name:
-        raise ValueError(f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'.")
+        raise ValueError(
+            f"model_name={model_name!r} is not usable: take letters, digits, '.', '_' and '-'."
+        )
     if "'" in job_id:  # it would end the text in the query below
         raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
     try:
         urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
     except (OSError, ValueError) as error:
         raise ConnectionError(
-            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). Start it, or mend the address."
+            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). "
+            "Start it, or mend the address."
         ) from None
 
     scratch = tempfile.TemporaryDirectory()
@@ -224,7 +227,10 @@ def make_pipeline(component):
         kubernetes.use_secret_as_env(
             upload,
             secret_name=s3_secret_name,
-            secret_key_to_env={"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"},
+            secret_key_to_env={
+                "accesskey": "AWS_ACCESS_KEY_ID",
+                "secretkey": "AWS_SECRET_ACCESS_KEY",
+            },
             optional=True,  # where the MLflow server holds the keys, there need be no secret
         )
         for task in (iris, training, upload):

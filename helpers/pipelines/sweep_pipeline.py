@@ -34,7 +34,9 @@ def hold_out(
         part.to_csv(path, index=False)
 
 
-def score_candidate(train_data: InputPath("Dataset"), train_target: InputPath("Dataset"), candidate: dict) -> float:
+def score_candidate(
+    train_data: InputPath("Dataset"), train_target: InputPath("Dataset"), candidate: dict
+) -> float:
     """Return the mean accuracy of an SVC in a cross-validation of five folds."""
     import pandas as pd
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -148,7 +150,9 @@ def evaluate(
     confusion.log_confusion_matrix([str(label) for label in labels], matrix.tolist())
 
 
-def describe_data(data: InputPath("Dataset"), target: InputPath("Dataset"), summary: Output[Markdown]):
+def describe_data(
+    data: InputPath("Dataset"), target: InputPath("Dataset"), summary: Output[Markdown]
+):
     """Run the notebook describe_data as a task."""
     dsl.run_notebook(data=data, target=target, summary=summary.path)
 
@@ -207,7 +211,9 @@ def sweep_pipeline(
 
     with dsl.ParallelFor(candidates, parallelism=2) as candidate:
         scoring = from_image(score_candidate)(**train, candidate=candidate)
-    log = from_image(log_sweep)(candidates=candidates, scores=dsl.Collected(scoring.output), **job, **server)
+    log = from_image(log_sweep)(
+        candidates=candidates, scores=dsl.Collected(scoring.output), **job, **server
+    )
     best = from_image(pick_best)(candidates=candidates, scores=dsl.Collected(scoring.output))
     best.after(log)
 
@@ -235,7 +241,10 @@ def sweep_pipeline(
             task,
             secret_name=s3_secret_name,
             optional=True,
-            secret_key_to_env={"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"},
+            secret_key_to_env={
+                "accesskey": "AWS_ACCESS_KEY_ID",
+                "secretkey": "AWS_SECRET_ACCESS_KEY",
+            },
         )
     for task in (iris, description, parts, scoring, best, log, training, upload, evaluation, gate):
         task.set_cpu_request("250m").set_cpu_limit("1")

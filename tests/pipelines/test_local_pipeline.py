@@ -1,6 +1,7 @@
 """What a learner sees of a pipeline that runs on this machine: small pipelines, real tasks."""
 
 import builtins
+import contextlib
 import logging
 import os
 import re
@@ -291,8 +292,12 @@ except KeyboardInterrupt:
     try:
         assert process.stdout.readline() == state("wait", "running")
         time.sleep(1)
-        os.killpg(process.pid, 2)  # as a terminal does it: everybody in the group
-        assert process.communicate(timeout=15)[0] == "interrupted\n"
+        for _ in range(4):  # who presses Ctrl-C and sees nothing happen presses it again
+            os.killpg(process.pid, 2)  # as a terminal does it: everybody in the group
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(7)
+                break
+        assert process.communicate(timeout=1)[0] == "interrupted\n"
     finally:
         process.kill()
 
