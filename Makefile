@@ -14,8 +14,8 @@ TEST = $(VENV) -m pytest -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
 READERS = run lab fresh cluster-check workshop wheels stop
-MAINTAINERS = test test-all test-nightly lint hooks lab-originals refresh exercises bench faults pictures lock audit versions
-.PHONY: help set-up set-up-maintainer clean distclean $(READERS) $(MAINTAINERS)
+MAINTAINERS = lint hooks lab-originals refresh exercises bench faults lock audit versions
+.PHONY: help set-up set-up-maintainer set-up-browser clean distclean test test-all test-nightly pictures $(READERS) $(MAINTAINERS)
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-22s%s\n", $$1, $$2 }'
@@ -24,8 +24,11 @@ set-up:
 	@$(SET_UP)
 set-up-maintainer:
 	@$(SET_UP) --maintainer
+set-up-browser:
+	@$(SET_UP) --maintainer --browser
 $(READERS): set-up
 $(MAINTAINERS): set-up-maintainer
+test pictures: set-up-browser
 
 run:  ## Run the series; PARAMS="kernel=linear model_name=my-svc" changes it
 	@$(VENV) -m helpers.series --params "$${PARAMS-}"
@@ -49,7 +52,6 @@ distclean: clean  ## Delete .venv as well
 	@rm -rf .venv && echo "Removed .venv/."
 
 test:  ## Compare every stored output with a fresh run, and test the helpers
-	@$(SET_UP) --maintainer --browser
 	@$(TEST) -m "not slow and not nightly" $(NBVAL) tests notebooks
 test-all: test  ## The same, and what takes longer: notebooks alone, in another order and twice, every kind of fault
 	@$(TEST) -m slow --durations 10 tests
@@ -72,7 +74,6 @@ bench:  ## Measure the series against what people would use instead; takes hours
 faults:  ## Kill, fill up, cut off and interrupt, TRIES=5 times each, and count what was lost
 	@$(VENV) -m tests.support.faults --tries "$${TRIES:-5}"
 pictures:  ## Draw the diagrams and take the pictures of the MLflow UI anew
-	@$(SET_UP) --maintainer --browser
 	@$(VENV) -m tools.draw && $(VENV) -m tools.pictures
 lock:  ## Write both locks anew from the ranges of pyproject.toml; UPGRADE=1 takes newer versions
 	@$(VENV) -m tools.lock $${UPGRADE:+--upgrade}

@@ -146,8 +146,10 @@ def test_a_database_of_an_older_mlflow_is_upgraded_before_the_server_starts(rend
         if database == "of before":
             (tmp_path / "mlflow.db").unlink()
             older.make(uri)
+            assert not older.is_of_today(tmp_path / "mlflow.db")
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, (database, done.stderr)
+        assert older.is_of_today(tmp_path / "mlflow.db")
     assert MlflowClient(uri).get_experiment_by_name("of before").experiment_id == "7"
 
 

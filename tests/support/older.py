@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 from alembic import command
+from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine, text
@@ -18,3 +23,11 @@ def make(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO experiments VALUES (7, 'of before', 's3://mlflow/7', 'active')"))
     engine.dispose()
+
+
+def is_of_today(file: Path) -> bool:
+    """Tell whether a database has the tables that the installed MLflow wants."""
+    with closing(sqlite3.connect(file)) as connection:
+        (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    config = _get_alembic_config(f"sqlite:///{file}")
+    return revision == ScriptDirectory.from_config(config).get_current_head()

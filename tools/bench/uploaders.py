@@ -29,6 +29,7 @@ from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, up
 from tools.bench import common
 
 RUNS = 5
+PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
 ALL = {**mlflow_pipeline.PACKAGES, **PACKAGES}
 RESULT = paths.ROOT / "docs" / "benchmarks" / "uploaders.json"
 UPLOADERS = {"first": upload_sklearn_model_to_mlflow, "lean": upload_model_to_mlflow}
@@ -57,22 +58,8 @@ def download(packages: list[str], folder: Path) -> list[Path]:
             if found.name != "mlflow-kubeflow-notebooks"
         )
     )
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "download",
-            "--quiet",
-            "--dest",
-            folder / "wheels",
-            "--constraint",
-            constraints,
-            *packages,
-        ],
-        check=True,
-    )
+    wanted = ["--dest", folder / "wheels", "--constraint", constraints, *packages]
+    subprocess.run([sys.executable, *PIP, "download", *wanted], check=True)
     return list((folder / "wheels").iterdir())
 
 
@@ -95,21 +82,8 @@ def install(packages: list[str], folder: Path, venv: str) -> float:
     """
     subprocess.run([sys.executable, "-m", "venv", folder / venv], check=True)
     begin = time.perf_counter()
-    subprocess.run(
-        [
-            folder / venv / "bin" / "python",
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-            "--no-index",
-            "--find-links",
-            folder / "wheels",
-            *packages,
-        ],
-        check=True,
-    )
+    wanted = ["--no-index", "--find-links", folder / "wheels", *packages]
+    subprocess.run([folder / venv / "bin" / "python", *PIP, "install", *wanted], check=True)
     return time.perf_counter() - begin
 
 
