@@ -14,6 +14,12 @@ from support.place import Place
 from helpers import stack
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with notebooks and what takes minutes, or one worker waits for the other at the end."""
+    first = {"test_orders.py": 0, "test_running.py": 1}
+    items.sort(key=lambda item: first.get(item.path.name, 2 if item.path.suffix == ".ipynb" else 3))
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(request, tmp_path):
     """Give a test a state folder, and hide what it sets from the next one."""

@@ -71,24 +71,9 @@ def main() -> int:
     if f"Locks: `{hashlib.sha256(lock.encode()).hexdigest()}`" not in RECORD.read_text(encoding="utf-8"):
         print(f"{RECORD.name} is not of this lock: look at what changed, and renew it.", file=sys.stderr)
         return 1
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip_audit",
-            *(f"--requirement={path}" for path in LOCKS),
-            "--disable-pip",
-            "--no-deps",
-            "--format",
-            "json",
-            "--desc",
-            "off",
-            "--progress-spinner",
-            "off",
-        ],
-        capture_output=True,
-        text=True,
-    )
+    form = ["--format=json", "--desc=off", "--progress-spinner=off", "--disable-pip", "--no-deps"]
+    command = [sys.executable, "-m", "pip_audit", *form, *(f"--requirement={path}" for path in LOCKS)]
+    done = subprocess.run(command, capture_output=True, text=True)
     try:
         found = known_vulnerabilities(done.stdout, set(read_pins(lock)))
     except Unasked as reason:

@@ -43,8 +43,7 @@ def chromium(*more_arguments: str) -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         raise RuntimeError(
-            f"Chromium is needed, but none of {', '.join(PROGRAMS)} is on PATH. "
-            "To install it: sh tests/install_chromium.sh"
+            f"Chromium is needed, but none of {', '.join(PROGRAMS)} is on PATH. To install it: make set-up-browser"
         )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS, *more_arguments])

@@ -99,7 +99,7 @@ def main() -> None:
     expect.set_options(timeout=30_000)  # milliseconds
     os.environ |= begin.QUIET | {"LOGNAME": "learner", "USER": "learner"}
     with tempfile.TemporaryDirectory() as folder:
-        paths.ROOT = Path(folder)
+        os.environ["SERIES_WORK"] = folder
         os.chdir(folder)
         try:
             servers = stack.connect()

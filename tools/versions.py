@@ -71,24 +71,9 @@ def resolve(resolution: str, python: str, file: Path) -> dict[str, str]:
         Names to versions.
     """
     file.unlink(missing_ok=True)  # or uv keeps to the versions that are in it
-    uv(
-        "pip",
-        "compile",
-        paths.ROOT / "pyproject.toml",
-        "--group",
-        "maintainers",
-        "--group",
-        "setup",
-        "--quiet",
-        "--no-header",
-        "--no-annotate",
-        "--resolution",
-        resolution,
-        "--python-version",
-        python,
-        "--output-file",
-        file,
-    )
+    chosen = ["--group=maintainers", "--group=setup", f"--resolution={resolution}", f"--python-version={python}"]
+    form = ["--quiet", "--no-header", "--no-annotate", f"--output-file={file}"]
+    uv("pip", "compile", paths.ROOT / "pyproject.toml", *chosen, *form)
     return read_pins(file.read_text(encoding="utf-8"))
 
 
@@ -126,14 +111,8 @@ def run(resolution: str, python: str) -> tuple[dict[str, str], list[tuple[str, s
         of_copy = root / ".venv" / "bin" / "python"
         uv("pip", "install", "--quiet", "--python", of_copy, "--requirement", root / "requirements.lock")
         uv("pip", "install", "--quiet", "--python", of_copy, "--no-deps", "--no-build-isolation", "--editable", root)
-        own = (
-            "AWS_",
-            "MLFLOW_",
-            "_SERIES_",
-            "KF_",
-            "SERIES_",
-            "WORKSHOP_",
-        )  # the reader's servers are none of this run's business
+        # The reader's servers are none of this run's business.
+        own = ("AWS_", "MLFLOW_", "_SERIES_", "KF_", "SERIES_", "WORKSHOP_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         environment.pop("PYTHONPATH", None)
         said = []

@@ -275,21 +275,9 @@ def wheels(folder: Path) -> list[str]:
     WorkshopError
         If a package cannot be had.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "download",
-        "--quiet",
-        "--require-hashes",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--requirement",
-        str(paths.ROOT / "requirements.lock"),
-        "--dest",
-        str(folder),
-    ]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--require-hashes"]
+    command += ["--no-deps", "--only-binary=:all:", f"--dest={folder}"]
+    command.append(f"--requirement={paths.ROOT / 'requirements.lock'}")
     sources: list[str] = []
     while True:
         done = subprocess.run([*command, *(f"--no-binary={name}" for name in sources)], capture_output=True, text=True)

@@ -71,10 +71,6 @@ def log_of(client, run_id, task, namespace="kubeflow"):
     return core(client).read_namespaced_pod_log(name, namespace, container="main")
 
 
-def states(run) -> dict[str, str]:
-    return {task.display_name: task.state for task in run.run_details.task_details if task.display_name != "executor"}
-
-
 def finish(client, run_id):
     return client.wait_for_run_completion(run_id, timeout=180, sleep_duration=1)
 
@@ -135,15 +131,6 @@ def test_a_run_gets_the_secrets_of_its_yaml_and_nothing_else_of_the_environment(
     assert "I say a word ['AWS_ACCESS_KEY_ID']" in log_of(api, run.run_id, "say.executor")
 
 
-def test_only_addresses_of_cluster_services_are_replaced(small_file):
-    with serve(overrides={"mlflow_tracking_uri": "http://127.0.0.1:7", "text": "http://127.0.0.1:8"}) as url:
-        client = kfp.Client(host=url)
-        started = client.create_run_from_pipeline_package(small_file, {"text": "http://mine.example:9"})
-        run = finish(client, started.run_id)
-        assert "I say http://mine.example:9 " in log_of(client, run.run_id, "say.executor")
-        assert "I say http://127.0.0.1:7 " in log_of(client, run.run_id, "say-2.executor")
-
-
 @pytest.mark.parametrize("token", [None, "wrong"])
 def test_401(token):
     with serve(token="right", namespaces=["mine"]) as url:
@@ -154,14 +141,6 @@ def test_401(token):
             core(client, token).list_namespaced_pod("mine")
         assert kfp.Client(host=url, namespace="mine", existing_token="right").list_experiments().experiments is None
         assert core(client, "right").list_namespaced_pod("mine").items == []
-
-
-def test_a_token_of_another_issuer():
-    with serve(token="right", unknown_issuer=True) as url:
-        client = kfp.Client(host=url, namespace="mine", existing_token="wrong")
-        with pytest.raises(SERVER_ERROR) as caught:
-            client.list_experiments()
-        assert (caught.value.status, caught.value.body) == (401, "Jwt issuer is not configured")
 
 
 def test_namespaces(small_file):
@@ -190,15 +169,6 @@ def test_namespaces(small_file):
         for call in (lambda: without.list_runs(), lambda: without.create_experiment("iris")):
             with pytest.raises(SERVER_ERROR, match=r"(?s)\(400\).*cannot have an empty namespace in multi-user mode"):
                 call()
-
-
-def test_a_backend_that_refuses_new_settings_at_once():
-    with serve(version="2.15.0") as url:
-        client = kfp.Client(host=url)
-        client.upload_pipeline(PIPELINE)
-        with pytest.raises(SERVER_ERROR, match=r'(?s)\(500\).*unknown field \\"securityContext\\"'):
-            client.create_run_from_pipeline_package(PIPELINE)
-        assert client.list_runs().runs is None
 
 
 def test_unknown_fields_and_wrong_types_are_refused(api, small_file):

@@ -56,10 +56,16 @@ OLD = {
 }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all: MLflow takes seconds to make a database."""
+    return tmp_path_factory.mktemp("old")
+
+
 @pytest.mark.parametrize("old", OLD, ids=range(1, len(OLD) + 1))
-def test_the_old_spelling_says_today_what_the_page_says(old, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "old.py").write_text(old)
+def test_the_old_spelling_says_today_what_the_page_says(old, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "old.py").write_text(old)
     with pytest.raises(Exception) as raised:
         runpy.run_path("old.py")
     said = f"{type(raised.value).__name__}: {raised.value}"

@@ -1,4 +1,4 @@
-"""The server's own command with the settings of the manifests, run here; and the image's way to start a notebook."""
+"""The server's own command with the settings of the manifests, run here."""
 
 import os
 import shutil
@@ -167,43 +167,3 @@ def test_the_bucket_is_made_once_and_left_alone_after(render, store):
     assert client(store).list_objects_v2(Bucket="new-one")["KeyCount"] == 1
     refused = run(BUCKET="another", AWS_SECRET_ACCESS_KEY="wrong")
     assert refused.returncode == 1 and "CreateBucket" not in refused.stderr, "a refusal is no missing bucket"
-
-
-@pytest.mark.slow
-def test_a_notebook_starts_under_kubeflows_base_url_and_keeps_what_was_written(tmp_path):
-    script, port, home = DEPLOY / "image" / "start-notebook", free_port(), tmp_path / "home"
-    home.mkdir()
-    assert os.access(script, os.X_OK)
-    config = tmp_path / "config"
-    config.mkdir()
-    (config / "jupyter_server_config.py").write_text("c.ServerApp.allow_root = True\n")  # the image's user is none
-    own = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOME": str(home),
-        "NB_PREFIX": "/notebook/someone/series",
-        "JUPYTER_PORT": str(port),
-        "JUPYTER_CONFIG_DIR": str(config),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-    }
-    log, base = tmp_path / "log", f"http://127.0.0.1:{port}/notebook/someone/series"
-    first = "01_save_a_model.ipynb"
-    for text in (None, "mine"):
-        with open(log, "wb") as stream:
-            process = subprocess.Popen(["sh", script], env=own, cwd=home, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            wait_for(f"{base}/api", process, log)
-            through_gateway = {"Host": "kubeflow.example.com", "Origin": "https://kubeflow.example.com"}
-            for page in ("lab", "api/kernels", f"api/contents/notebooks/{first}"):
-                answer = requests.get(f"{base}/{page}", headers=through_gateway, timeout=30)
-                if page != f"api/contents/notebooks/{first}" or text is None:
-                    assert answer.status_code == 200, (page, answer.text[:300])
-            assert requests.get(f"http://127.0.0.1:{port}/lab", timeout=30).status_code == 404, "only under NB_PREFIX"
-        finally:
-            end(process)
-        if text is None:
-            assert (home / "notebooks" / first).read_bytes() == (ROOT / "notebooks" / first).read_bytes()
-            (home / "notebooks" / first).write_text("mine")
-    assert (home / "notebooks" / first).read_text() == "mine"
-    for original in (*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("exercises/*.ipynb")):
-        if ".ipynb_checkpoints" not in original.parts:
-            assert (home / original.relative_to(ROOT)).exists()

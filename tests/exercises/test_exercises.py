@@ -284,10 +284,8 @@ def wrong_cells(tasks):
     return cells
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[] if path.stem[:2] == "01" else pytest.mark.slow, id=path.stem) for path in SOLUTIONS],
-)
+@pytest.mark.slow
+@EACH
 def test_checks_tell_right_from_wrong(path, execute):
     asked = checked(path)
     untouched = said(execute(form.read(exercises.EXERCISES / path.name).cells))

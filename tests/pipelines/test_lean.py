@@ -9,17 +9,14 @@ import sys
 import textwrap
 from pathlib import Path
 
-import boto3
 import mlflow
 import pytest
 from kfp.dsl import Metrics, Model
 from mlflow import MlflowClient
-from mlflow.store.artifact import s3_artifact_repo
 from sklearn.datasets import load_iris
 
-from helpers.pipelines import lean_pipeline, mlflow_pipeline, sweep_pipeline
+from helpers.pipelines import lean_pipeline, mlflow_pipeline
 from helpers.pipelines.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
-from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
 
 
 @pytest.fixture(scope="module")
@@ -152,88 +149,6 @@ def test_a_link_out_of_the_folder_is_refused_and_makes_no_run(where, client, tmp
     assert not runs_of(client, where["job_id"])
 
 
-def test_a_repeated_task_finds_its_run_and_another_job_makes_another(trained, where, client):
-    first = upload_model_to_mlflow(*trained, **where)
-    assert upload_model_to_mlflow(*trained, **where) == first
-    assert upload_model_to_mlflow(*trained, **where | {"job_id": "another"}) != first
-    assert len(runs_of(client, where["job_id"])) == 1
-
-
-def test_a_wrong_key_fails_the_run_with_its_cause_and_the_right_one_mends_it(trained, where, client):
-    right = os.environ["AWS_SECRET_ACCESS_KEY"]
-    os.environ["AWS_SECRET_ACCESS_KEY"] = "not-the-secret"
-    with pytest.raises(RuntimeError, match="(?s)could not be filled and is FAILED.*Check AWS_ACCESS_KEY_ID"):
-        upload_model_to_mlflow(*trained, **where)
-    (run,) = runs_of(client, where["job_id"])
-    assert run.info.status == "FAILED" and run.data.tags["failure"] and "not-the-secret" not in str(run.data.tags)
-    os.environ["AWS_SECRET_ACCESS_KEY"] = right
-    boto3.DEFAULT_SESSION = None
-    s3_artifact_repo._cached_get_s3_client.cache_clear()  # a task is a process of its own
-    assert upload_model_to_mlflow(*trained, **where) == run.info.run_id
-    mended = client.get_run(run.info.run_id)
-    assert mended.info.status == "FINISHED" and "failure" not in mended.data.tags
-
-
-def test_a_file_that_the_store_does_not_list_fails_the_run(trained, where, client, monkeypatch):
-    upload = MlflowClient.log_artifacts
-
-    def lose_one(self, run_id, folder, path):  # as a store does whose disk was full
-        upload(self, run_id, folder, path)
-        bucket, _, prefix = self.get_run(run_id).info.artifact_uri.removeprefix("s3://").partition("/")
-        boto3.resource("s3", endpoint_url=where["mlflow_s3_endpoint_url"]).Object(
-            bucket, f"{prefix}/{path}/MLmodel"
-        ).delete()
-
-    monkeypatch.setattr(MlflowClient, "log_artifacts", lose_one)
-    with pytest.raises(RuntimeError, match="does not list every file"):
-        upload_model_to_mlflow(*trained, **where)
-    (run,) = runs_of(client, where["job_id"])
-    assert run.info.status == "FAILED" and "does not list" in run.data.tags["failure"]
-
-
-def test_a_dead_server_is_named(trained, where, no_longer_than):
-    with no_longer_than(60), pytest.raises(ConnectionError, match="No MLflow server answers at http://127.0.0.1:9 "):
-        upload_model_to_mlflow(*trained, **where | {"mlflow_tracking_uri": "http://127.0.0.1:9"})
-
-
-def test_text_that_a_cluster_adds_to_the_metadata_is_no_metric(trained, where, client):
-    model, metrics = trained
-    on_cluster = Metrics(
-        uri=metrics.uri, metadata=metrics.metadata | {"display_name": "metrics", "store_session_info": "{}"}
-    )
-    run = client.get_run(upload_model_to_mlflow(model, on_cluster, **where))
-    assert run.info.status == "FINISHED" and run.data.metrics == metrics.metadata
-
-
-@pytest.mark.parametrize("upload", ["lean", "first", "sweep"])
-def test_tasks_that_make_the_same_experiment_at_once_all_find_it(trained, where, client, monkeypatch, upload, tmp_path):
-    """Each has looked and found none; then another one makes it."""
-    name = f"at-once-{upload}"
-    look, seen = MlflowClient.get_experiment_by_name, []
-
-    def looks_first(self, asked):
-        found = look(self, asked)
-        if asked == name and found is None and not seen:
-            seen.append(name)
-            client.create_experiment(name, "mlflow-artifacts:/at-once")
-        return found
-
-    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", looks_first)
-    where = where | {"experiment_name": name, "artifact_location": "mlflow-artifacts:/at-once"}
-    if upload == "lean":
-        run_id = upload_model_to_mlflow(*trained, **where)
-    elif upload == "first":
-        files = ("model", "input_example", "signature", "conda_env", "params", "metrics")
-        made = {file: str(tmp_path / file) for file in files}
-        load_iris_data(str(tmp_path / "data"), str(tmp_path / "target"))
-        train_from_csv(str(tmp_path / "data"), str(tmp_path / "target"), "rbf", **made)
-        run_id = upload_sklearn_model_to_mlflow(**made, **where)
-    else:
-        del where["mlflow_s3_endpoint_url"], where["model_name"]
-        run_id = sweep_pipeline.log_sweep([{"C": 1.0}], [0.5], **where)
-    assert seen and client.get_run(run_id).info.status == "FINISHED"
-
-
 def test_packages_of_your_own_training_are_asked_for_by_name_and_no_other_list_is_changed():
     assert load_csv not in mlflow_pipeline.PACKAGES and upload_model_to_mlflow not in mlflow_pipeline.PACKAGES
 
@@ -244,28 +159,6 @@ def test_packages_of_your_own_training_are_asked_for_by_name_and_no_other_list_i
         lean_pipeline.with_packages(my_training)
     with pytest.raises(ValueError, match="PACKAGES has no entry for load_csv"):
         lean_pipeline.make_lean_pipeline(mlflow_pipeline.from_packages)
-
-
-def test_a_deleted_experiment_is_named(trained, where, client):
-    client.delete_experiment(client.create_experiment("lean-deleted"))
-    with pytest.raises(ValueError, match="'lean-deleted' was deleted"):
-        upload_model_to_mlflow(*trained, **where | {"experiment_name": "lean-deleted"})
-
-
-def test_its_run_lies_below_that_of_kubeflows_plugin(trained, where, client, monkeypatch):
-    parent = client.create_run(client.create_experiment("plugin")).info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
-    run = client.get_run(upload_model_to_mlflow(*trained, **where))
-    assert run.data.tags["mlflow.parentRunId"] == parent and run.info.run_id != parent
-    assert client.get_run(parent).info.status == "RUNNING", "that one is the plugin's to end"
-
-
-def test_artifact_location_of_a_new_experiment(trained, where, client):
-    run_id = upload_model_to_mlflow(
-        *trained, **where | {"experiment_name": "lean-proxied"}, artifact_location="mlflow-artifacts:/lean-proxied"
-    )
-    assert client.get_run(run_id).info.artifact_uri.startswith("mlflow-artifacts:/lean-proxied/")
-    assert client.list_artifacts(run_id, "classifier")
 
 
 def test_an_unknown_kernel_is_named(tmp_path):

@@ -19,25 +19,9 @@ BIN = Path(sys.executable).parent
 
 def scan(folder: Path, history: str = "none") -> list[tuple[str, str]]:
     """Let kingfisher look for secrets, and ask nobody whether they are real; return rules and files."""
-    done = subprocess.run(
-        [
-            BIN / "kingfisher",
-            "scan",
-            "--no-validate",
-            "--no-update-check",
-            "--quiet",
-            "--no-dedup",
-            "--confidence",
-            "low",
-            "--git-history",
-            history,
-            "--format",
-            "json",
-            folder,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    alone = ["--no-validate", "--no-update-check", "--quiet", "--no-dedup", "--confidence=low", "--format=json"]
+    command = [BIN / "kingfisher", "scan", *alone, f"--git-history={history}", folder]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode in (0, 200), done.stderr  # 200: it found something
     report = json.loads(done.stdout)
     assert report["metadata"]["summary"]["blobs_scanned"], "it looked at nothing"
@@ -63,11 +47,13 @@ def planted() -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_no_secret_in_any_file_of_the_checkout(tmp_path):
     shutil.copytree(ROOT, tmp_path / "checkout", ignore=versions.LEFT_OUT)
     assert scan(tmp_path / "checkout") == []
 
 
+@pytest.mark.slow
 def test_no_secret_in_the_history(tmp_path):
     if not (ROOT / ".git").exists():
         pytest.skip("this copy has no history")

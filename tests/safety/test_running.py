@@ -71,16 +71,9 @@ def run(tmp_path_factory):
     own = {"TMPDIR": str(folder / "tmp"), "HOME": str(folder), "_SERIES_SAFETY_TEST": mark}
     watch.start()
     with open(folder / "jupyterlab.log", "wb") as stream:
-        jupyter = subprocess.Popen(  # with the options of `make lab`
-            [
-                sys.executable,
-                "-m",
-                "jupyterlab",
-                "--no-browser",
-                "--allow-root",
-                f"--port={port}",
-                "--ServerApp.root_dir=.",
-            ],
+        options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.root_dir=."]  # as `make lab` has them
+        jupyter = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
             cwd=paths.NOTEBOOKS,
             env=os.environ | own | {"JUPYTER_TOKEN": secrets.token_hex(16), "SERIES_WORK": str(place.work)},
             stdout=stream,

@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 
 from helpers.stack import servers
-from tools.bench.proxy import Proxy
 
 from .place import taken
+from .proxy import Proxy
 from .room import Room, Seen
 
 # --- the faults ------------------------------------------------------------------------------------

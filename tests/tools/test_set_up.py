@@ -1,6 +1,5 @@
 """What the first command of a reader does on a machine that is not ready, and on one that is."""
 
-import os
 import re
 import subprocess
 import sys
@@ -137,24 +136,8 @@ def test_a_browser_is_installed_when_one_may_and_else_asked_for(monkeypatch, use
 
 def test_the_words_are_ones_that_an_old_python_reads():
     """Or it ends in a SyntaxError instead of saying which Python is needed."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "ruff",
-            "check",
-            "--isolated",
-            "--target-version",
-            "py37",
-            "--select",
-            "E9",
-            "tools/set_up.py",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ,
-    )
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--target-version=py37", "--select=E9"]
+    done = subprocess.run([*ruff, "tools/set_up.py"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -117,6 +117,7 @@ def test_a_port_of_another_program_is_refused_and_nothing_is_started(other):
 
 @pytest.mark.slow
 @needs_weed
+@pytest.mark.slow
 def test_a_learner_without_keys_does_notebook_02(room, place):
     before = {process.pid for process in place.processes()}
     assert not [name for name in os.environ if name.startswith("AWS_")]
@@ -138,6 +139,7 @@ def test_a_learner_without_keys_does_notebook_02(room, place):
     assert (anna.finished, anna.failed, anna.running, anna.passed) == (3, 0, 0, [])
 
 
+@pytest.mark.slow
 def test_a_registered_model_is_the_learners(room, monkeypatch):
     assert begin.registered_model("iris-gate", "07_test") == "iris-gate"
     monkeypatch.setenv("WORKSHOP_LEARNER", "greta")
@@ -164,6 +166,7 @@ def test_a_server_that_is_down_is_said_with_the_remedy(other, capsys, no_longer_
     assert capsys.readouterr().err == "The workshop's server is down. Start it again, nothing is lost: make workshop\n"
 
 
+@pytest.mark.slow
 def test_status_counts_runs_and_checks_of_each(room, monkeypatch, capsys):
     for name in ("berta", "bert"):
         monkeypatch.setenv("WORKSHOP_LEARNER", name)
@@ -273,6 +276,7 @@ def fill(client: MlflowClient, prefix: str) -> None:
     client.create_registered_model(f"{prefix}iris-svc")
 
 
+@pytest.mark.slow
 def test_reset_frees_one_learners_names_and_touches_nobody_else(room, monkeypatch, capsys):
     for prefix in ("ann-", "anni-", "anni2-", "carl-anni-", "ANNI-"):
         fill(room, prefix)
@@ -301,6 +305,7 @@ def test_reset_frees_one_learners_names_and_touches_nobody_else(room, monkeypatc
     assert capsys.readouterr().out == "The server has nothing of anni.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["", "n\n", "anna\n"])
 def test_reset_asks_first(room, monkeypatch, capsys, answer):
     if room.get_experiment_by_name("dora-iris") is None:
@@ -313,6 +318,7 @@ def test_reset_asks_first(room, monkeypatch, capsys, answer):
     assert said.endswith("Nothing was changed.\n") and content(room) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["iris", "an-na", "", "%"])
 def test_reset_of_no_learner_is_refused(room, name, capsys):
     before = content(room)

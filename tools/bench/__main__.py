@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tools.bench import fits, learners, ratios, scaling, uploaders
+from tools.bench import learners, ratios, scaling, uploaders
 
-PROGRAMS = {"uploaders": uploaders.main, "learners": learners.main, "fits": fits.main, "scaling": scaling.main}
+PROGRAMS = {"uploaders": uploaders.main, "learners": learners.main, "scaling": scaling.main}
 
 
 def main(arguments: list[str] | None = None) -> int:

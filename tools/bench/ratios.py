@@ -23,7 +23,6 @@ ROWS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
     "servers": (series.cold_servers, 5),
     "papermill": (series.papermill, 5),
     "clone": (series.fresh_clone, 5),
-    "nbval": (series.comparison, 5),
     "sweep": (local.sweep, 5),
     "memory": (series.memory, 1),
     "downloads": (series.downloads, 5),

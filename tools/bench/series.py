@@ -178,31 +178,6 @@ def fresh_clone(runs: int) -> list[Row]:
     ]
 
 
-def comparison(runs: int) -> list[Row]:
-    """Compare the nbval part of ``make test`` with the same notebooks one after another."""
-    options = next(line for line in (paths.ROOT / "Makefile").read_text().splitlines() if line.startswith("NBVAL"))
-    nbval = options.partition("=")[2].split()
-    together = ["-n", "2", "--dist", "loadscope"]
-    with checkout() as root:
-        environment = clean_environment() | {"PYTHONPATH": str(root)}
-
-        def side(*more: str) -> float:
-            command = [sys.executable, "-m", "pytest", "-q", *more, *nbval, "notebooks"]
-            return timed(lambda: run(command, cwd=root, env=environment))
-
-        try:
-            return [
-                Row(
-                    "the stored outputs compared by nbval, two at a time",
-                    "the same, one notebook after another",
-                    0.65,
-                    *in_turn(runs, lambda: side(*together), side),
-                )
-            ]
-        finally:
-            run([sys.executable, "-m", "helpers.stack", "stop"], cwd=root, env=environment)
-
-
 POD = 2 << 30  # bytes of memory that README tells a reader of a Kubeflow Notebook to ask for, beside one CPU
 
 
