@@ -83,7 +83,7 @@ def notebook(name: str) -> Path:
 
 
 def experiment(experiment_name: str) -> str:
-    """Return the name to use, and refuse that of an experiment that was deleted: MLflow keeps the name taken.
+    """Return the name to use, and refuse that of an experiment that was deleted, or into which this reader may not write.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def experiment(experiment_name: str) -> str:
     Raises
     ------
     helpers.paths.SeriesError
-        If the name is empty or not usable, or its experiment is deleted.
+        If the name is empty or not usable, or its experiment is deleted (MLflow keeps the name taken) or somebody else's.
     """
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, MlflowException
 
     if not experiment_name.strip():
         raise SeriesError("experiment_name is empty: take any name, for example 'iris'.")
@@ -111,6 +111,11 @@ def experiment(experiment_name: str) -> str:
             f"The experiment {experiment_name!r} was deleted, and its name stays taken. Take another experiment_name, "
             f"or restore it: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
+    if found is not None and os.environ.get("_SERIES_TRACKING_URI") != os.environ.get("MLFLOW_TRACKING_URI"):
+        try:  # a server with a log-in says only to who writes whether one may
+            MlflowClient().set_experiment_tag(found.experiment_id, "used_by", "mlflow-kubeflow-notebooks")
+        except MlflowException as error:
+            raise _refused(error, "experiment", experiment_name) from None
     progress.note({})  # the teacher's list of a workshop: this learner has begun
     return experiment_name
 
@@ -140,21 +145,30 @@ def registered_model(registered_model_name: str, notebook: str) -> str:
     names.check_model_name(registered_model_name, "registered_model_name")
     paths.check_work_dir()
     registered_model_name = _hold(paths.work_dir() / "registered_models", names.own_name(registered_model_name))
-    import mlflow
-    from mlflow.exceptions import MlflowException
+    from mlflow import MlflowClient, MlflowException
 
-    client = mlflow.MlflowClient()
+    client = MlflowClient()
     try:
         found = client.get_registered_model(registered_model_name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-    else:
         if found.tags.get(_MADE_BY) != notebook:
             raise SeriesError(
                 f"The server already has a registered model {registered_model_name!r} that this notebook did not "
                 "make, so it stays as it is. Take another registered_model_name."
             )
         client.delete_registered_model(registered_model_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise _refused(error, "registered model", registered_model_name) from None
     client.create_registered_model(registered_model_name, tags={_MADE_BY: notebook})
     return registered_model_name
+
+
+def _refused(error: Exception, kind: str, name: str) -> Exception:
+    """Return what to raise where a server refuses to let this reader change what has a name."""
+    if error.get_http_status_code() != 403:
+        return error
+    parameter = f"{kind.replace(' ', '_')}_name"
+    return SeriesError(
+        f"The {kind} {name!r} is somebody else's: the server lets you look at it and not change it. Take another "
+        f"{parameter}, such as {f'kim-{name}'!r}, or ask its owner for the right to edit it."
+    )

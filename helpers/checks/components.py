@@ -127,6 +127,7 @@ def _upload(paths: dict[str, str]):
             job_id=str(uuid.uuid4()),
             mlflow_tracking_uri=os.environ["MLFLOW_TRACKING_URI"],
             mlflow_s3_endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""),
+            patience=10,
         )
     except Exception as error:  # noqa: BLE001 - it was fed the reader's files
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,7 +3,13 @@
 from kfp import compiler, dsl, kubernetes
 from kfp.dsl import Input, InputPath, Metrics, Model, Output, OutputPath
 
-from helpers.pipelines.mlflow_pipeline import from_image, from_packages
+from helpers.pipelines.mlflow_pipeline import (
+    from_image,
+    from_packages,
+    give_access,
+    reach,
+    trust_company_ca,
+)
 
 
 def load_csv(
@@ -19,6 +25,7 @@ def load_csv(
 
     import pandas as pd
 
+    trust_company_ca()
     most_bytes, most_columns = 100_000_000, 1_000  # a task has little memory: refuse what fills it
     try:
         if source.startswith("s3://"):
@@ -149,12 +156,12 @@ def upload_model_to_mlflow(
     mlflow_tracking_uri: str,
     mlflow_s3_endpoint_url: str,
     artifact_location: str = "",
+    patience: int = 300,
 ) -> str:
     """Upload a finished MLflow model folder to a run, unopened; return the run's id."""
     import contextlib
     import os
     import re
-    import urllib.request
 
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -173,60 +180,59 @@ def upload_model_to_mlflow(
                 raise ValueError(
                     f"{name} is a link, which could lead anywhere: save a copy instead."
                 )
-    try:
-        urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise ConnectionError(
-            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). "
-            "Start it, or mend the address."
-        ) from None
 
-    os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds
+    trust_company_ca()
+    if mlflow_s3_endpoint_url:  # without one, the store is Amazon's own
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
     client = MlflowClient(mlflow_tracking_uri)
-    if client.get_experiment_by_name(experiment_name) is None:
-        try:
-            client.create_experiment(experiment_name, artifact_location or None)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one, just now
-                raise
-    experiment = client.get_experiment_by_name(experiment_name)
-    if experiment.lifecycle_stage != "active":
-        raise ValueError(
-            f"The experiment {experiment_name!r} was deleted: restore it or take another."
-        )
-    experiment_id = experiment.experiment_id
     tags = {"kfp_job_id": job_id, "model_name": model_name}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
     if os.environ.get("MLFLOW_RUN_ID"):  # Kubeflow's MLflow plugin keeps a run for this task
         tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
-    runs = client.search_runs([experiment_id], query)  # a retried task finds its first try's run
-    run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
-    run_id = run.info.run_id
-    try:
-        client.update_run(run_id, status="RUNNING")
-        if "failure" in run.data.tags:
-            client.delete_tag(run_id, "failure")
-        for name, value in model.metadata.get("params", {}).items():
-            client.log_param(run_id, name, value)
-        for name, value in metrics.metadata.items():
-            if isinstance(value, (int, float)):  # a cluster adds texts of its own
-                client.log_metric(run_id, name, value)
-        client.log_artifacts(run_id, model.path, model_name)
-        files = {f"{model_name}/{name}" for name in next(os.walk(model.path))[2]}
-        if not files <= {entry.path for entry in client.list_artifacts(run_id, model_name)}:
-            raise OSError("the store does not list every file that was sent to it")
-    except BaseException as error:
-        with contextlib.suppress(Exception):  # the server may be what failed
-            client.set_tag(run_id, "failure", f"{type(error).__name__}: {error}")
-            client.set_terminated(run_id, "FAILED")
-        raise RuntimeError(
-            f"Run {run_id} could not be filled and is FAILED: {error}. "
-            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
-            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}, which may be full."
-        ) from None
-    client.set_terminated(run_id)
-    return run_id
+
+    def upload():
+        if client.get_experiment_by_name(experiment_name) is None:
+            try:
+                client.create_experiment(experiment_name, artifact_location or None)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
+                    raise
+        experiment = client.get_experiment_by_name(experiment_name)
+        if experiment.lifecycle_stage != "active":
+            raise ValueError(
+                f"The experiment {experiment_name!r} was deleted: restore it or take another."
+            )
+        experiment_id = experiment.experiment_id
+        runs = client.search_runs([experiment_id], query)  # what an earlier try has begun
+        run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
+        run_id = run.info.run_id
+        try:
+            client.update_run(run_id, status="RUNNING")
+            if "failure" in run.data.tags:
+                client.delete_tag(run_id, "failure")
+            for name, value in model.metadata.get("params", {}).items():
+                client.log_param(run_id, name, value)
+            for name, value in metrics.metadata.items():
+                if isinstance(value, (int, float)):  # a cluster adds texts of its own
+                    client.log_metric(run_id, name, value)
+            client.log_artifacts(run_id, model.path, model_name)
+            files = {f"{model_name}/{name}" for name in next(os.walk(model.path))[2]}
+            if not files <= {entry.path for entry in client.list_artifacts(run_id, model_name)}:
+                raise OSError("the store does not list every file that was sent to it")
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the server may be what failed
+                client.set_tag(run_id, "failure", f"{type(error).__name__}: {error}")
+                client.set_terminated(run_id, "FAILED")
+            store = mlflow_s3_endpoint_url or "Amazon S3"
+            raise RuntimeError(
+                f"Run {run_id} could not be filled and is FAILED: {error}. "
+                "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
+                f"write to {run.info.artifact_uri} at {store}, which may be full."
+            ) from error
+        client.set_terminated(run_id)
+        return run_id
+
+    return reach(upload, mlflow_tracking_uri, patience)
 
 
 PACKAGES = {
@@ -255,6 +261,9 @@ def make_lean_pipeline(component, train=train_classifier):
         mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
         artifact_location: str = "",
         s3_secret_name: str = "mlpipeline-minio-artifact",
+        mlflow_secret_name: str = "mlflow-log-in",
+        ca_config_map_name: str = "company-ca",
+        patience: int = 300,
     ) -> str:
         table = component(load_csv)(
             source=source,
@@ -273,20 +282,13 @@ def make_lean_pipeline(component, train=train_classifier):
             mlflow_tracking_uri=mlflow_tracking_uri,
             mlflow_s3_endpoint_url=mlflow_s3_endpoint_url,
             artifact_location=artifact_location,
+            patience=patience,
         )
         table.set_caching_options(False)  # the file may have changed under its name
         upload.set_caching_options(False)
         upload.set_retry(num_retries=1, backoff_duration="5s")
         for task in (table, upload):
-            kubernetes.use_secret_as_env(
-                task,
-                secret_name=s3_secret_name,
-                secret_key_to_env={
-                    "accesskey": "AWS_ACCESS_KEY_ID",
-                    "secretkey": "AWS_SECRET_ACCESS_KEY",
-                },
-                optional=True,  # where the MLflow server holds the keys, there need be no secret
-            )
+            give_access(task, mlflow_secret_name, ca_config_map_name, s3_secret_name)
         for task in (table, training, upload):
             task.set_cpu_request("250m").set_cpu_limit("1")
             task.set_memory_request("512Mi").set_memory_limit("1Gi")

@@ -1,5 +1,7 @@
 """The pipeline of the series in one file: run it to compile it."""
 
+import builtins
+import dis
 from importlib.metadata import version
 
 from kfp import compiler, dsl, kubernetes
@@ -19,9 +21,20 @@ def load_iris_data(data: OutputPath("Dataset"), target: OutputPath("Dataset")):
 IMAGE = "localhost/mlflow-kubeflow-notebooks/python:0.1.0"
 
 
+def travelling(function):
+    """Return the functions that a component calls by name, whose text has to go with it."""
+    steps = dis.get_instructions(function)
+    names = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"} - set(dir(builtins))
+    found = [function.__globals__.get(name) for name in sorted(names)]
+    return [one for one in found if hasattr(one, "__code__")]
+
+
 def from_image(function):
     """Make a component of an image that has every package already: its tasks install nothing."""
-    return dsl.component(function, base_image=IMAGE, install_kfp_package=False)
+    shared = travelling(function)
+    return dsl.component(
+        function, base_image=IMAGE, install_kfp_package=False, additional_funcs=shared
+    )
 
 
 def train_from_csv(
@@ -82,6 +95,66 @@ def train_from_csv(
             json.dump(value, file)
 
 
+def reach(work, mlflow_tracking_uri: str, patience: float):
+    """Do work on an MLflow server, and again while it is away, for ``patience`` seconds."""
+    import os
+    import re
+    import time
+
+    if re.search(r"//[^/]*@", mlflow_tracking_uri):
+        raise ValueError(
+            "The MLflow server's address holds a password, which logs would show. Set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."
+        )
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # this loop knows what may heal
+    away = "Connection (refused|reset|aborted)|reset by peer|(too many|[Cc]ode) 50[234]"
+    reasons = {
+        "no-serve-artifacts|mlflow-artifacts/.*too many 503": "{} passes no files on: leave "
+        "artifact_location empty, or let it serve artifacts.",
+        "Invalid Host header": "{} does not know that name: add it to its --allowed-hosts.",
+        "[Cc]ode 401|401 Client": "{} wants a log-in, or refuses yours: set MLFLOW_TRACKING_TOKEN, "
+        "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        "[Cc]ode 403|403 Client": "{} lets you in, but not do this, as if the experiment or "
+        "registered model were somebody else's: take another name, or ask for the right to it.",
+        "[Cc]ode (404|405|501)|BadStatusLine|valid JSON": "What answers at {} is no MLflow server: "
+        "mend the address.",
+        "NameResolution|not known": "There is no host of the name in {}: mend the address.",
+        "certificate has expired": "The certificate of {} has expired: let it be renewed.",
+        "CERTIFICATE_VERIFY": "The certificate of {} is from a CA that is unknown here: name the "
+        "CA's file in MLFLOW_TRACKING_SERVER_CERT_PATH.",
+        "SSLError": "{} speaks no TLS, or another one: is it http:// instead of https://?",
+        away: "No MLflow server answers at {}: start it, or mend the address.",
+        "timed out": "{} does not answer in time: is it the right address, and the way open?",
+        "[Cc]ode 5": "{} has trouble of its own: ask who runs it what its log says.",
+    }
+    begin, pause = time.monotonic(), 1
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            said, cause, failed = "", error, error
+            while cause is not None:
+                said += f"{type(cause).__name__}: {cause}\n"
+                cause = cause.__cause__ or cause.__context__
+        reason = next((words for pattern, words in reasons.items() if re.search(pattern, said)), "")
+        if reason != reasons[away] or time.monotonic() - begin + pause > patience:
+            if reason and "API request to" in said:  # the words of MLflow's client
+                raise ConnectionError(reason.format(mlflow_tracking_uri)) from None
+            raise failed from None
+        time.sleep(pause)
+        pause = min(2 * pause, 30)
+
+
+def trust_company_ca():
+    """Let MLflow's and Amazon's clients trust the CA whose file the cluster has mounted, if any."""
+    import os
+
+    file = "/etc/company-ca/ca.crt"
+    if os.path.isfile(file):
+        os.environ.setdefault("MLFLOW_TRACKING_SERVER_CERT_PATH", file)
+        os.environ.setdefault("AWS_CA_BUNDLE", file)
+
+
 def upload_sklearn_model_to_mlflow(
     model_name: str,
     model: InputPath("Model"),
@@ -95,6 +168,7 @@ def upload_sklearn_model_to_mlflow(
     mlflow_tracking_uri: str,
     mlflow_s3_endpoint_url: str,
     artifact_location: str = "",
+    patience: int = 300,
 ) -> str:
     """Save the model in MLflow's format, upload it to a run, return the run's id."""
     import contextlib
@@ -102,7 +176,6 @@ def upload_sklearn_model_to_mlflow(
     import os
     import re
     import tempfile
-    import urllib.request
 
     import dill
     import mlflow
@@ -113,13 +186,6 @@ def upload_sklearn_model_to_mlflow(
         )
     if "'" in job_id:  # it would end the text in the query below
         raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
-    try:
-        urllib.request.urlopen(f"{mlflow_tracking_uri}/health", timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise ConnectionError(
-            f"No MLflow server answers at {mlflow_tracking_uri} ({error}). "
-            "Start it, or mend the address."
-        ) from None
 
     scratch = tempfile.TemporaryDirectory()
     folder = os.path.join(scratch.name, model_name)
@@ -132,44 +198,51 @@ def upload_sklearn_model_to_mlflow(
         conda_env=dill.load(open(conda_env, "rb")),
     )
 
-    os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds
+    trust_company_ca()
+    if mlflow_s3_endpoint_url:  # without one, the store is Amazon's own
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
     mlflow.set_tracking_uri(mlflow_tracking_uri)
     client = mlflow.MlflowClient()
-    if artifact_location and client.get_experiment_by_name(experiment_name) is None:
-        try:
-            client.create_experiment(experiment_name, artifact_location)
-        except mlflow.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one, just now
-                raise
-    experiment_id = mlflow.set_experiment(experiment_name).experiment_id
     tags = {"kfp_job_id": job_id, "model_name": model_name}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
-    runs = client.search_runs([experiment_id], query)  # a retried task finds its first try's run
-    run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
-    run_id = run.info.run_id
-    try:
-        client.update_run(run_id, status="RUNNING")
-        if "failure" in run.data.tags:
-            client.delete_tag(run_id, "failure")
-        for name, value in json.load(open(params)).items():
-            client.log_param(run_id, name, value)
-        for name, value in json.load(open(metrics)).items():
-            client.log_metric(run_id, name, value)
-        client.log_artifact(run_id, folder)
-        files = {f"{model_name}/{name}" for name in next(os.walk(folder))[2]}
-        if not files <= {entry.path for entry in client.list_artifacts(run_id, model_name)}:
-            raise OSError("the store does not list every file that was sent to it")
-    except BaseException as error:
-        with contextlib.suppress(Exception):  # the server may be what failed
-            client.set_tag(run_id, "failure", f"{type(error).__name__}: {error}")
-            client.set_terminated(run_id, "FAILED")
-        raise RuntimeError(
-            f"Run {run_id} could not be filled and is FAILED: {error}. "
-            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
-            f"write to {run.info.artifact_uri} at {mlflow_s3_endpoint_url}, which may be full."
-        ) from None
-    client.set_terminated(run_id)
+
+    def upload():
+        if artifact_location and client.get_experiment_by_name(experiment_name) is None:
+            try:
+                client.create_experiment(experiment_name, artifact_location)
+            except mlflow.MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
+                    raise
+        experiment_id = mlflow.set_experiment(experiment_name).experiment_id
+        runs = client.search_runs([experiment_id], query)  # what an earlier try has begun
+        run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
+        run_id = run.info.run_id
+        try:
+            client.update_run(run_id, status="RUNNING")
+            if "failure" in run.data.tags:
+                client.delete_tag(run_id, "failure")
+            for name, value in json.load(open(params)).items():
+                client.log_param(run_id, name, value)
+            for name, value in json.load(open(metrics)).items():
+                client.log_metric(run_id, name, value)
+            client.log_artifact(run_id, folder)
+            files = {f"{model_name}/{name}" for name in next(os.walk(folder))[2]}
+            if not files <= {entry.path for entry in client.list_artifacts(run_id, model_name)}:
+                raise OSError("the store does not list every file that was sent to it")
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the server may be what failed
+                client.set_tag(run_id, "failure", f"{type(error).__name__}: {error}")
+                client.set_terminated(run_id, "FAILED")
+            store = mlflow_s3_endpoint_url or "Amazon S3"
+            raise RuntimeError(
+                f"Run {run_id} could not be filled and is FAILED: {error}. "
+                "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of this task, and that they may "
+                f"write to {run.info.artifact_uri} at {store}, which may be full."
+            ) from error
+        client.set_terminated(run_id)
+        return run_id
+
+    run_id = reach(upload, mlflow_tracking_uri, patience)
     scratch.cleanup()
     return run_id
 
@@ -188,7 +261,21 @@ def from_packages(function, packages=PACKAGES):
         name = function.__name__
         raise ValueError(f"PACKAGES has no entry for {name}: PACKAGES[{name}] = ['pandas', ...]")
     pinned = [f"{name}=={version(name)}" for name in packages[function]]
-    return dsl.component(function, base_image=STOCK_IMAGE, packages_to_install=pinned)
+    shared = travelling(function)
+    return dsl.component(
+        function, base_image=STOCK_IMAGE, packages_to_install=pinned, additional_funcs=shared
+    )
+
+
+def give_access(task, log_in, ca, keys=None):
+    """Let a task reach the server, and with keys the store; what the cluster lacks is left out."""
+    server = {name: f"MLFLOW_TRACKING_{name.upper()}" for name in ("token", "username", "password")}
+    kubernetes.use_secret_as_env(task, log_in, server, optional=True)
+    kubernetes.use_config_map_as_volume(task, ca, "/etc/company-ca", optional=True)
+    if keys is not None:
+        store = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+        store["region"] = "AWS_DEFAULT_REGION"
+        kubernetes.use_secret_as_env(task, keys, store, optional=True)
 
 
 def make_pipeline(component):
@@ -203,6 +290,9 @@ def make_pipeline(component):
         mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
         artifact_location: str = "",
         s3_secret_name: str = "mlpipeline-minio-artifact",
+        mlflow_secret_name: str = "mlflow-log-in",
+        ca_config_map_name: str = "company-ca",
+        patience: int = 300,
     ) -> str:
         iris = component(load_iris_data)()
         training = component(train_from_csv)(
@@ -221,18 +311,11 @@ def make_pipeline(component):
             mlflow_tracking_uri=mlflow_tracking_uri,
             mlflow_s3_endpoint_url=mlflow_s3_endpoint_url,
             artifact_location=artifact_location,
+            patience=patience,
         )
         upload.set_caching_options(False)  # an upload out of a cache would upload nothing
         upload.set_retry(num_retries=1, backoff_duration="5s")
-        kubernetes.use_secret_as_env(
-            upload,
-            secret_name=s3_secret_name,
-            secret_key_to_env={
-                "accesskey": "AWS_ACCESS_KEY_ID",
-                "secretkey": "AWS_SECRET_ACCESS_KEY",
-            },
-            optional=True,  # where the MLflow server holds the keys, there need be no secret
-        )
+        give_access(upload, mlflow_secret_name, ca_config_map_name, s3_secret_name)
         for task in (iris, training, upload):
             task.set_cpu_request("250m").set_cpu_limit("1")
             task.set_memory_request("512Mi").set_memory_limit("1Gi")

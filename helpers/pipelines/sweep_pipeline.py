@@ -10,8 +10,11 @@ from helpers.pipelines.gate import promote_if_better
 from helpers.pipelines.mlflow_pipeline import (
     IMAGE,
     from_image,
+    give_access,
     load_iris_data,
+    reach,
     train_from_csv,
+    trust_company_ca,
     upload_sklearn_model_to_mlflow,
 )
 
@@ -76,53 +79,63 @@ def log_sweep(
     job_id: str,
     mlflow_tracking_uri: str,
     artifact_location: str = "",
+    patience: int = 300,
 ) -> str:
     """Log a parent run, and a child run for each candidate; return the parent's id."""
     import contextlib
-    import os
 
     import mlflow
     from mlflow.entities import Metric, Param
 
     if "'" in job_id:  # it would end the text in the query below
         raise ValueError(f"job_id={job_id!r} is not usable: no id of KFP has a quote.")
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "2"  # a dead server is known in seconds
+    trust_company_ca()
     mlflow.set_tracking_uri(mlflow_tracking_uri)
     client = mlflow.MlflowClient()
-    if artifact_location and client.get_experiment_by_name(experiment_name) is None:
+
+    def log():
+        if artifact_location and client.get_experiment_by_name(experiment_name) is None:
+            try:
+                client.create_experiment(experiment_name, artifact_location)
+            except mlflow.MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
+                    raise
+        experiment_id = mlflow.set_experiment(experiment_name).experiment_id
+
+        def find_or_create(run_name, tags):  # a second try finds what the first has made
+            query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+            runs = client.search_runs([experiment_id], query, max_results=1)
+            run = (
+                runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=run_name)
+            )
+            unfinished.append(run.info.run_id)
+            return run.info.run_id
+
+        unfinished = []
         try:
-            client.create_experiment(experiment_name, artifact_location)
-        except mlflow.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one, just now
-                raise
-    experiment_id = mlflow.set_experiment(experiment_name).experiment_id
+            parent = find_or_create("sweep", {"kfp_job_id": job_id, "sweep": "parent"})
+            for number, (candidate, score) in enumerate(zip(candidates, scores, strict=True)):
+                tags = {
+                    "kfp_job_id": job_id,
+                    "candidate": str(number),
+                    "mlflow.parentRunId": parent,
+                }
+                name = " ".join(f"{key}={value}" for key, value in sorted(candidate.items()))
+                child = find_or_create(name, tags)
+                params = [Param(key, str(value)) for key, value in candidate.items()]
+                client.log_batch(child, metrics=[Metric("cv_accuracy", score, 0, 0)], params=params)
+                client.set_terminated(child)
+                unfinished.remove(child)
+            client.log_batch(parent, metrics=[Metric("best_cv_accuracy", max(scores), 0, 0)])
+        except BaseException:
+            for run_id in unfinished:  # or they would be RUNNING for ever
+                with contextlib.suppress(Exception):  # the server may be what failed
+                    client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(parent)
+        return parent
 
-    def find_or_create(run_name, tags):  # a retried task finds what its first try made
-        query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        runs = client.search_runs([experiment_id], query, max_results=1)
-        run = runs[0] if runs else client.create_run(experiment_id, tags=tags, run_name=run_name)
-        unfinished.append(run.info.run_id)
-        return run.info.run_id
-
-    unfinished = []
-    try:
-        parent = find_or_create("sweep", {"kfp_job_id": job_id, "sweep": "parent"})
-        for number, (candidate, score) in enumerate(zip(candidates, scores, strict=True)):
-            tags = {"kfp_job_id": job_id, "candidate": str(number), "mlflow.parentRunId": parent}
-            name = " ".join(f"{key}={value}" for key, value in sorted(candidate.items()))
-            child = find_or_create(name, tags)
-            params = [Param(key, str(value)) for key, value in candidate.items()]
-            client.log_batch(child, metrics=[Metric("cv_accuracy", score, 0, 0)], params=params)
-            client.set_terminated(child)
-            unfinished.remove(child)
-        client.log_batch(parent, metrics=[Metric("best_cv_accuracy", max(scores), 0, 0)])
-    except BaseException:
-        for run_id in unfinished:  # or they would be RUNNING for ever
-            with contextlib.suppress(Exception):  # the server may be what failed
-                client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(parent)
-    return parent
+    return reach(log, mlflow_tracking_uri, patience)
 
 
 def evaluate(
@@ -133,6 +146,7 @@ def evaluate(
     mlflow_tracking_uri: str,
     mlflow_s3_endpoint_url: str,
     confusion: Output[ClassificationMetrics],
+    patience: int = 300,
 ):
     """Count what a run's model answers to held-out rows of each class."""
     import os
@@ -141,10 +155,14 @@ def evaluate(
     import pandas as pd
     from sklearn.metrics import confusion_matrix
 
-    os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
+    trust_company_ca()
+    if mlflow_s3_endpoint_url:  # without one, the store is Amazon's own
+        os.environ["MLFLOW_S3_ENDPOINT_URL"] = mlflow_s3_endpoint_url
     mlflow.set_tracking_uri(mlflow_tracking_uri)
     rows, truth = pd.read_csv(test_data), pd.read_csv(test_target)["target"]
-    answers = mlflow.pyfunc.load_model(f"runs:/{run_id}/{model_name}").predict(rows)
+    address = f"runs:/{run_id}/{model_name}"
+    model = reach(lambda: mlflow.pyfunc.load_model(address), mlflow_tracking_uri, patience)
+    answers = model.predict(rows)
     labels = sorted(set(truth) | set(answers))
     matrix = confusion_matrix(truth, answers, labels=labels)
     confusion.log_confusion_matrix([str(label) for label in labels], matrix.tolist())
@@ -193,8 +211,11 @@ def sweep_pipeline(
     mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
     artifact_location: str = "",
     s3_secret_name: str = "mlpipeline-minio-artifact",
+    mlflow_secret_name: str = "mlflow-log-in",
+    ca_config_map_name: str = "company-ca",
+    patience: int = 300,
 ) -> Outputs:
-    server = {"mlflow_tracking_uri": mlflow_tracking_uri}
+    server = {"mlflow_tracking_uri": mlflow_tracking_uri, "patience": patience}
     server_and_store = {**server, "mlflow_s3_endpoint_url": mlflow_s3_endpoint_url}
     job = {
         "experiment_name": experiment_name,
@@ -236,16 +257,8 @@ def sweep_pipeline(
     for task in (log, upload, evaluation, gate):
         task.set_caching_options(False)  # what they do happens on the server
         task.set_retry(num_retries=1, backoff_duration="5s")  # each finds what its first try made
-    for task in (upload, evaluation, gate):
-        kubernetes.use_secret_as_env(
-            task,
-            secret_name=s3_secret_name,
-            optional=True,
-            secret_key_to_env={
-                "accesskey": "AWS_ACCESS_KEY_ID",
-                "secretkey": "AWS_SECRET_ACCESS_KEY",
-            },
-        )
+        keys = None if task is log else s3_secret_name  # it sends no files
+        give_access(task, mlflow_secret_name, ca_config_map_name, keys)
     for task in (iris, description, parts, scoring, best, log, training, upload, evaluation, gate):
         task.set_cpu_request("250m").set_cpu_limit("1")
         task.set_memory_request("512Mi").set_memory_limit("1Gi")

@@ -14,11 +14,10 @@ import sys
 from urllib.parse import urlsplit
 
 import psutil
-import requests
 
 from helpers import paths
 from helpers.paths import SeriesError
-from helpers.stack import database, link, lost_runs, process, servers, state
+from helpers.stack import access, database, link, lost_runs, process, servers, state
 from helpers.stack.state import START_SECONDS, StackError, State
 
 _TAKEN = ("address already in use", "port allocation failed")  # what the servers say of a port that somebody has
@@ -67,6 +66,16 @@ class Stack:
         links = [f'<a href="{address}" target="_blank">{words}</a>' for words, address in addresses.items()]
         return HTML(" · ".join(links))
 
+    def passes_files_on(self) -> bool:
+        """Tell whether the server takes files for its store, so that clients need no keys.
+
+        Returns
+        -------
+        bool
+            False if it was started with ``--no-serve-artifacts``.
+        """
+        return access.passes_files_on()
+
 
 def connect() -> Stack:
     """Make the servers ready and set the standard variables for them in this process.
@@ -89,7 +98,7 @@ def connect() -> Stack:
     os.environ.update(servers.direct())
     given = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if given and given != os.environ.get("_SERIES_TRACKING_URI"):
-        check_server(given)
+        access.check_server(given)
         return Stack(given, os.environ.get("MLFLOW_S3_ENDPOINT_URL"))
     found = start()
     os.environ.update(environment())
@@ -101,33 +110,6 @@ def connect() -> Stack:
     atexit.unregister(_keep_copy)
     atexit.register(_keep_copy)
     return found
-
-
-def check_server(tracking_uri: str) -> None:
-    """Find out in seconds whether an MLflow server answers.
-
-    Parameters
-    ----------
-    tracking_uri : str
-        Its address.
-
-    Raises
-    ------
-    StackError
-        If it does not.
-    """
-    if not tracking_uri.startswith(("http://", "https://")):
-        raise StackError(
-            f"MLFLOW_TRACKING_URI is {tracking_uri!r}, which is no server: the series needs one. "
-            "Unset the variable to let the series start its own."
-        )
-    try:
-        requests.get(f"{tracking_uri}/health", timeout=5).raise_for_status()
-    except requests.RequestException as error:
-        raise StackError(
-            f"No MLflow server answers at {tracking_uri} ({type(error).__name__}). Start it, or mend or unset "
-            "MLFLOW_TRACKING_URI: without that variable the series starts a server of its own."
-        ) from None
 
 
 def environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import re
 import subprocess
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import kubernetes_validate
@@ -257,12 +258,34 @@ def test_poddefaults_give_what_notebooks_and_tasks_read():
     assert server == {"MLFLOW_TRACKING_URI": defaults["mlflow_tracking_uri"]}
     assert keys.pop("MLFLOW_S3_ENDPOINT_URL") == defaults["mlflow_s3_endpoint_url"]
     of_task = pipeline_documents()[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    (of_task,) = of_task["exec-upload-sklearn-model-to-mlflow"]["secretAsEnv"]
-    assert {e["envVar"]: e["secretKey"] for e in of_task["keyToEnv"]} == {
-        name: reference["secretKeyRef"]["key"] for name, reference in keys.items()
-    }
+    _, of_task = of_task["exec-upload-sklearn-model-to-mlflow"]["secretAsEnv"]
+    given = {e["envVar"]: e["secretKey"] for e in of_task["keyToEnv"]}
+    assert given.items() >= {name: reference["secretKeyRef"]["key"] for name, reference in keys.items()}.items()
     assert {reference["secretKeyRef"]["name"] for reference in keys.values()} == {defaults["s3_secret_name"]}
     mount, source = objects[1]["spec"]["volumeMounts"][0], objects[1]["spec"]["volumes"][0]["projected"]["sources"][0]
     token = source["serviceAccountToken"]
     assert kfp == {"KF_PIPELINES_SA_TOKEN_PATH": f"{mount['mountPath']}/{token['path']}"}
     assert token["audience"] == "pipelines.kubeflow.org"
+
+
+def test_the_commands_of_the_page_for_companies_make_what_tasks_read(render, tmp_path):
+    page = (ROOT / "docs" / "your-company.md").read_text()
+    (tmp_path / "one").write_text("accesskey=a\nsecretkey=b\nregion=eu-central-1\n")
+    made = {}
+    for command in re.findall(r"`(kubectl create [^`]+)`", page):
+        command = re.sub(r"/path/to/[\w.]+", str(tmp_path / "one"), command)
+        done = subprocess.run(f"{command} --dry-run=client -o json", shell=True, capture_output=True, check=True)
+        object_ = json.loads(done.stdout)
+        made[object_["metadata"]["name"]] = set(object_["data"])
+    executors = pipeline_documents()[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    upload, defaults = executors["exec-upload-sklearn-model-to-mlflow"], pipeline_defaults()
+    read = {
+        reference["secretNameParameter"]["componentInputParameter"]: {e["secretKey"] for e in reference["keyToEnv"]}
+        for reference in upload["secretAsEnv"]
+    }
+    assert made[defaults["mlflow_secret_name"]] == {"token"} < read["mlflow_secret_name"]
+    assert made["my-s3"] == read["s3_secret_name"]
+    (mounted,) = upload["configMapAsVolume"]
+    file = Path(mounted["mountPath"]) / made[defaults["ca_config_map_name"]].pop()
+    assert str(file) in (DEPLOY / "mlflow_pipeline.yaml").read_text(), "the task looks elsewhere"
+    assert all(f"`{name}`" in page for name in ("username", "password", "patience"))

@@ -54,6 +54,7 @@ def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyte
         panel = lab.open_notebook(page, NAME, TITLE)
         notebook = lab.run_all(page, panel, place.folder / "my" / "notebooks" / NAME)
         lab.check_images(panel, notebook)
+        lab.check_sections(page, [cell.source for cell in notebook.cells if cell.cell_type == "markdown"])
 
         direct = lab.follow(panel, "Open the files of this run in the MLflow UI")
         lab.show_mlmodel(direct, "svc")
@@ -69,13 +70,8 @@ def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyte
         lab.shown_notebook(page, NEXT, NEXT_TITLE)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=pytest.mark.slow if path.name[:2] == "07" else pytest.mark.nightly, id=path.stem)
-        for path in OTHERS
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_every_notebook_runs_and_shows_its_pictures_and_sections(jupyterlab, place, path):
     stored = nbformat.read(path, as_version=4)
     title = stored.cells[0].source.splitlines()[0].removeprefix("# ")

@@ -1,6 +1,5 @@
 """The lean upload: what it needs, what it refuses, and what it leaves on a real server."""
 
-import inspect
 import json
 import os
 import pickle
@@ -17,6 +16,7 @@ from sklearn.datasets import load_iris
 
 from helpers.pipelines import lean_pipeline, mlflow_pipeline
 from helpers.pipelines.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
+from tools.bench import common
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,7 @@ def test_it_runs_where_nothing_is_installed_but_mlflows_client(trained, where, c
         except ModuleNotFoundError:
             print("no pandas")
     """
-    source = (
-        "from __future__ import annotations\n" + inspect.getsource(upload_model_to_mlflow) + textwrap.dedent(program)
-    )
+    source = common.source_of(upload_model_to_mlflow) + textwrap.dedent(program)
     handed = json.dumps([{"path": part.path, "metadata": dict(part.metadata)} for part in trained])
     done = subprocess.run([sys.executable, "-c", source, handed, json.dumps(where)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

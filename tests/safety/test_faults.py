@@ -10,7 +10,7 @@ def room():
         yield room
 
 
-ONE_OF_EACH = {"MLflow killed during an upload", "kernel and task killed during an upload", "store out of space"}
+ONE_OF_EACH = {"MLflow killed during an upload", "kernel and task killed during an upload"}
 CASES = [
     pytest.param(fault, marks=pytest.mark.slow if fault.title in ONE_OF_EACH else pytest.mark.nightly, id=fault.title)
     for fault in faults.FAULTS

@@ -14,7 +14,7 @@ from helpers.series.notebooks import NEEDS_CLUSTER, numbered
 NOTEBOOKS = [path.stem for path in numbered() if path.stem != NEEDS_CLUSTER]
 X, Y = load_iris(return_X_y=True)
 RBF = SVC(kernel="rbf").fit(X, Y).score(X, Y)
-ONE = "05_run_the_pipeline"  # the one that leaves most behind
+ONE = "02_track_on_a_server"
 
 
 def series(place, *arguments):

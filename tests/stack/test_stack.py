@@ -188,17 +188,6 @@ def test_connect_uses_the_readers_own_server_and_starts_none(servers, other, mon
     assert not other.work.exists()
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://nowhere.invalid:5000"])
-def test_connect_refuses_a_server_that_is_down_in_seconds(other, monkeypatch, address, no_longer_than):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with (
-        no_longer_than(60),
-        pytest.raises(stack.StackError, match=f"No MLflow server answers at {address}.*unset MLFLOW_TRACKING_URI"),
-    ):
-        stack.connect()
-    assert not other.work.exists()
-
-
 @pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "databricks", "./mlruns"])
 def test_connect_refuses_what_is_no_server(other, monkeypatch, address):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 CHUNK = 65536
 
@@ -32,6 +34,8 @@ class Proxy:
         The most seconds that a piece waits.
     seed : int
         Of the dice.
+    pem : pathlib.Path, optional
+        A certificate with its key: the line speaks TLS, and the server behind it need not.
     """
 
     def __init__(
@@ -44,12 +48,16 @@ class Proxy:
         drop: float = 0,
         delay: float = 0,
         seed: int = 0,
+        pem: Path | None = None,
     ) -> None:
         self._port, self._marker, self._number, self._action = port, marker, number, action
         self._drop, self._delay, self._dice = drop, delay, random.Random(seed)
         self._lock, self.count, self.dropped = threading.Lock(), 0, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http{'s' * bool(pem)}://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if pem else None
+        if pem:
+            self._tls.load_cert_chain(pem)
 
     def __enter__(self) -> Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -63,6 +71,8 @@ class Proxy:
             while True:
                 client = self._listener.accept()[0]
                 try:
+                    if self._tls:
+                        client = self._tls.wrap_socket(client, server_side=True)
                     server = socket.create_connection(("127.0.0.1", self._port))
                 except OSError:
                     client.close()

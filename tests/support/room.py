@@ -41,7 +41,7 @@ servers = stack.connect()
 with local_pipeline.task_states("pipeline.log"):
     done = pipeline(kernel=KERNEL, model_name="svc", experiment_name="faults",
                     mlflow_tracking_uri=MLFLOW or servers.tracking_uri,
-                    mlflow_s3_endpoint_url=S3 or servers.s3_endpoint_url)
+                    mlflow_s3_endpoint_url=S3 or servers.s3_endpoint_url, patience=10)
 print("run", done.output)
 """
 

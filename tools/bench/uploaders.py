@@ -8,7 +8,6 @@ leaner one. Needs the package index.
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import json
 import os
 import statistics
@@ -115,8 +114,7 @@ def measure(name: str, folder: Path, files: dict, metadata: dict, servers: stack
 
     script = folder / "upload.py"
     script.write_text(
-        "from __future__ import annotations\n"
-        + textwrap.dedent(inspect.getsource(function))
+        common.source_of(function)
         + textwrap.dedent("""
         import json, pathlib, re, resource, sys, types
         arguments = json.load(open(sys.argv[1]))

@@ -1,0 +1,79 @@
+"""Whether an MLflow server and its store let this reader in, asked through the clients that will use them."""
+
+from __future__ import annotations
+
+import os
+import re
+from unittest import mock
+
+from helpers.stack.state import StackError
+
+
+def check_server(tracking_uri: str) -> None:
+    """Find out in seconds whether an MLflow server answers and lets this reader in, by MLflow's own client.
+
+    Parameters
+    ----------
+    tracking_uri : str
+        Its address.
+
+    Raises
+    ------
+    StackError
+        If it does not; the message has the cause and the remedy, and never a password.
+    """
+    if not tracking_uri.startswith(("http://", "https://")):
+        shown = re.sub(r"//[^/]*@", "//", tracking_uri)
+        raise StackError(
+            f"MLFLOW_TRACKING_URI is {shown!r}, which is no server: the series needs one. "
+            "Unset the variable to let the series start its own."
+        )
+    from mlflow import MlflowClient
+
+    from helpers.pipelines.mlflow_pipeline import reach
+
+    try:
+        with mock.patch.dict(os.environ, {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}):
+            reach(lambda: MlflowClient(tracking_uri).search_experiments(max_results=1), tracking_uri, 0)
+    except Exception as error:  # noqa: BLE001 - of several libraries
+        raise StackError(
+            f"{str(error).splitlines()[0]} Without MLFLOW_TRACKING_URI the series starts a server of its own."
+        ) from None
+
+
+def check_store(location: str) -> None:
+    """Find out whether the files of an experiment can be reached with the keys that this reader has.
+
+    Parameters
+    ----------
+    location : str
+        Where the experiment keeps them: its ``artifact_location``.
+
+    Raises
+    ------
+    StackError
+        If not: names what the store said, and the variables that lead to it.
+    """
+    from mlflow.artifacts import list_artifacts
+
+    try:
+        list_artifacts(artifact_uri=location)
+    except Exception as error:  # noqa: BLE001 - of MLflow, boto3 and requests
+        raise StackError(
+            f"The files of this experiment lie at {location}, which cannot be reached: {str(error).splitlines()[0]} "
+            "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, and MLFLOW_S3_ENDPOINT_URL, which "
+            "is unset for Amazon's own store; AWS_CA_BUNDLE names the file of a private CA."
+        ) from None
+
+
+def passes_files_on() -> bool:
+    """Tell whether the MLflow server takes files for its store; False if it was told not to."""
+    from mlflow.artifacts import list_artifacts
+
+    try:
+        with mock.patch.dict(os.environ, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):  # it will not think better of it
+            list_artifacts(artifact_uri="mlflow-artifacts:/nothing-lies-here")
+    except Exception as error:  # noqa: BLE001 - of MLflow and requests
+        if re.search("no-serve-artifacts|too many 503", str(error)):
+            return False
+    return True
