@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -178,6 +179,62 @@ def check_versions(sdk: str, backend: str) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def parameters(file: str | os.PathLike) -> dict[str, dict]:
+    """Return what a compiled pipeline takes.
+
+    Parameters
+    ----------
+    file : str or os.PathLike
+        The YAML file.
+
+    Returns
+    -------
+    dict of str to dict
+        Names to their definitions in the file: ``parameterType``, and ``defaultValue`` if there is one.
+    """
+    with open(file) as stream:
+        return next(yaml.safe_load_all(stream))["root"].get("inputDefinitions", {}).get("parameters", {})
+
+
+def arguments(file: str | os.PathLike, chosen: dict[str, object], given: str) -> dict[str, object]:
+    """Put the arguments of a run together, and refuse what the API would refuse after it was sent.
+
+    Parameters
+    ----------
+    file : str or os.PathLike
+        The compiled pipeline.
+    chosen : dict of str to object
+        Values that are passed if the pipeline takes them.
+    given : str
+        A JSON object with more, or with others; may be empty.
+
+    Returns
+    -------
+    dict of str to object
+        To be sent.
+
+    Raises
+    ------
+    ClusterError
+        Names what is no JSON object, what the pipeline does not take, or what it wants and did not get.
+    """
+    known = parameters(file)
+    try:
+        more = dict(json.loads(given or "{}"))
+    except (ValueError, TypeError):
+        raise ClusterError(f'arguments={given!r} is no JSON object, such as {{"kernel": "linear"}}.') from None
+    if unknown := sorted(more.keys() - known.keys()):
+        raise ClusterError(f"The pipeline takes no {', '.join(unknown)}. It takes: {', '.join(sorted(known))}.")
+    values = {name: value for name, value in chosen.items() if name in known} | more
+    optional = {name for name, entry in known.items() if "defaultValue" in entry or entry.get("isOptional")}
+    if missing := sorted(known.keys() - values.keys() - optional):
+        example = json.dumps(dict.fromkeys(missing, "..."))
+        raise ClusterError(
+            f"The pipeline wants {', '.join(missing)}, which has no default. Pass arguments={example!r}."
+        )
+    return values
 
 
 def find_pipeline(client, name: str, owner: str | None) -> str | None:

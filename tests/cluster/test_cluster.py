@@ -96,6 +96,36 @@ def test_a_refusal_ends_the_notebook_with_its_sentence(place, servers, capsys):
     assert "Traceback" not in said
 
 
+LEAN = paths.DEPLOY / "lean_pipeline.yaml"
+
+
+def test_arguments_are_put_together_and_what_is_missing_or_unknown_is_named_before_anything_is_sent():
+    chosen = {"kernel": "rbf", "of another pipeline": 1}
+    found = kubeflow_cluster.arguments(LEAN, chosen, '{"source": "s3://a/b.csv", "kernel": "poly"}')
+    assert found == {"source": "s3://a/b.csv", "kernel": "poly"}
+    for given, says in {
+        "": 'wants source, which has no default. Pass arguments=.{"source"',
+        '{"source": "x", "colour": 1}': "takes no colour. It takes: .*kernel, .*source",
+        "source=x": "is no JSON object",
+        "[1]": "is no JSON object",
+    }.items():
+        with pytest.raises(kubeflow_cluster.ClusterError, match=says):
+            kubeflow_cluster.arguments(LEAN, chosen, given)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("failing", ["kernel cubic", "colour red"])
+def test_another_pipeline_goes_the_same_way(place, servers, capsys, tmp_path, failing):
+    rows = "".join(f"{number},{number % 7},{'xy'[number % 2]}\n" for number in range(40))
+    (tmp_path / "table.csv").write_text("a,b,target\n" + rows)
+    given = json.dumps({"source": str(tmp_path / "table.csv")})
+    own = ["-p", "pipeline_path", "deploy/lean_pipeline.yaml", "-p", "arguments", given, "-p", "failing", failing]
+    code, said, text = run_notebook(place, capsys, *own, "-p", "pipeline_name", "lean")
+    assert code == 0, said
+    assert "svc/model.skops" in text
+    assert f"{int(failing == 'kernel cubic')} pod failed" in text
+
+
 def test_login_page_is_recognised():
     import http.server
     import threading
