@@ -107,7 +107,7 @@ def reach(work, mlflow_tracking_uri: str, patience: float):
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead."
         )
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # this loop knows what may heal
-    away = "Connection (refused|reset|aborted)|reset by peer|(too many|[Cc]ode) 50[234]"
+    away = "Connection (refused|reset|aborted)|reset by peer|No route|(too many|[Cc]ode) 50[234]"
     reasons = {
         "no-serve-artifacts|mlflow-artifacts/.*too many 503": "{} passes no files on: leave "
         "artifact_location empty, or let it serve artifacts.",

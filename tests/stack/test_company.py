@@ -217,6 +217,7 @@ def test_a_gateway_whose_server_is_away_is_asked_again(plain, tmp_path):
         ("failed with exception ... too many 503 error responses", True),
         ("API request to x failed with error code 502 != 200", True),
         ("[Errno 104] Connection reset by peer", True),
+        ("[Errno 113] No route to host", True),  # a Service of a cluster without a pod
         ("error code 500 != 200", False),
         ("error code 400 != 200", False),
         ("url: /api/2.0/mlflow-artifacts/artifacts/1/a (Caused by ... too many 503 error responses)", False),
