@@ -194,8 +194,7 @@ def parameters(file: str | os.PathLike) -> dict[str, dict]:
     dict of str to dict
         Names to their definitions in the file: ``parameterType``, and ``defaultValue`` if there is one.
     """
-    with open(file) as stream:
-        return next(yaml.safe_load_all(stream))["root"].get("inputDefinitions", {}).get("parameters", {})
+    return _root(file).get("inputDefinitions", {}).get("parameters", {})
 
 
 def arguments(file: str | os.PathLike, chosen: dict[str, object], given: str) -> dict[str, object]:
@@ -328,7 +327,12 @@ def task_details(run, file: str | os.PathLike) -> list:
     list of kfp_server_api.V2beta1PipelineTaskDetail
         One for each task that has begun.
     """
-    with open(file) as stream:
-        names = next(yaml.safe_load_all(stream))["root"]["dag"]["tasks"]
+    names = _root(file)["dag"]["tasks"]
     details = (run.run_details.task_details if run.run_details else None) or []
     return sorted((task for task in details if task.display_name in names), key=lambda task: str(task.start_time))
+
+
+def _root(file: str | os.PathLike) -> dict:
+    """Return the part of a compiled pipeline that has its parameters and tasks."""
+    with open(file) as stream:
+        return next(yaml.safe_load_all(stream))["root"]

@@ -37,7 +37,7 @@ def check_server(tracking_uri: str) -> None:
             reach(lambda: MlflowClient(tracking_uri).search_experiments(max_results=1), tracking_uri, 0)
     except Exception as error:  # noqa: BLE001 - of several libraries
         raise StackError(
-            f"{str(error).splitlines()[0]} Without MLFLOW_TRACKING_URI the series starts a server of its own."
+            f"{_first_line(error)} Without MLFLOW_TRACKING_URI the series starts a server of its own."
         ) from None
 
 
@@ -60,10 +60,14 @@ def check_store(location: str) -> None:
         list_artifacts(artifact_uri=location)
     except Exception as error:  # noqa: BLE001 - of MLflow, boto3 and requests
         raise StackError(
-            f"The files of this experiment lie at {location}, which cannot be reached: {str(error).splitlines()[0]} "
+            f"The files of this experiment lie at {location}, which cannot be reached: {_first_line(error)} "
             "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, and MLFLOW_S3_ENDPOINT_URL, which "
             "is unset for Amazon's own store; AWS_CA_BUNDLE names the file of a private CA."
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def passes_files_on() -> bool:

@@ -14,6 +14,7 @@ import pytest
 from kfp.dsl import Metrics, Model
 from mlflow import MlflowClient
 from mlflow.server import get_app_client
+from mlflow.store.artifact import s3_artifact_repo
 from support import company
 from support.proxy import Proxy
 
@@ -164,6 +165,24 @@ def upload(tmp_path, url, endpoint="", **more):
     where = {"model_name": "svc", "experiment_name": "kims", "job_id": "1", "patience": 0} | more
     model, metrics = Model(uri=str(tmp_path / "model")), Metrics(uri="none")
     return upload_model_to_mlflow(model, metrics, **where, mlflow_tracking_uri=url, mlflow_s3_endpoint_url=endpoint)
+
+
+def test_a_store_that_is_closed_is_told_with_its_variables_and_an_error_without_words_too(servers, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-one")
+    s3_artifact_repo._cached_get_s3_client.cache_clear()
+    boto3.DEFAULT_SESSION = None
+    with pytest.raises(
+        stack.StackError, match="s3://mlflow/1, which cannot be reached.*Check AWS_ACCESS_KEY_ID"
+    ) as raised:
+        stack.check_store("s3://mlflow/1")
+    assert "wrong-one" not in str(raised.value) and len(str(raised.value).splitlines()) == 1
+
+    def silent(**_):
+        raise TimeoutError
+
+    monkeypatch.setattr("mlflow.artifacts.list_artifacts", silent)
+    with pytest.raises(stack.StackError, match="cannot be reached: TimeoutError"):
+        stack.check_store("s3://mlflow/1")
 
 
 def test_a_task_of_an_ordinary_user_uploads_to_a_name_of_their_own_alone(auth, tmp_path, monkeypatch):
