@@ -21,8 +21,8 @@ FOLDERS = ("notebooks", "exercises")
 BESIDE = ("deploy", "docs", "workshops", "README.md")  # what the notebooks link to, with ../
 _RECORD = ".originals.json"  # of which original each copy was made
 START = "notebooks/00_start_here.ipynb"
-# JupyterLab asks the internet for nothing, nor the reader about news.
-_QUIET = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
+# With these settings JupyterLab asks the internet for nothing, nor the reader about news; the reader's own come first.
+_SETTINGS = Path(__file__).with_name("jupyterlab")
 
 
 def bring(mine: Path = MINE, root: Path = paths.ROOT) -> list[str]:
@@ -114,7 +114,8 @@ def _record(mine: Path) -> dict[str, str]:
 def _open(folder: Path, start: str) -> None:
     """Become JupyterLab on a folder."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    options = ["--ServerApp.root_dir=.", f"--LabApp.default_url=/lab/tree/{start}", *_QUIET]
+    options = ["--ServerApp.root_dir=.", f"--LabApp.default_url=/lab/tree/{start}"]
+    options.append(f"--LabApp.app_settings_dir={_SETTINGS}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")
     os.chdir(folder)

@@ -55,6 +55,7 @@ def test_notebook_02_runs_and_both_its_links_lead_to_the_files_of_the_run(jupyte
         notebook = lab.run_all(page, panel, place.folder / "my" / "notebooks" / NAME)
         lab.check_images(panel, notebook)
         lab.check_sections(page, [cell.source for cell in notebook.cells if cell.cell_type == "markdown"])
+        expect(page.get_by_text("official Jupyter news")).to_have_count(0)
 
         direct = lab.follow(panel, "Open the files of this run in the MLflow UI")
         lab.show_mlmodel(direct, "svc")
