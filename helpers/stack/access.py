@@ -54,10 +54,8 @@ def check_store(location: str) -> None:
     StackError
         If not: names what the store said, and the variables that lead to it.
     """
-    from mlflow.artifacts import list_artifacts
-
     try:
-        list_artifacts(artifact_uri=location)
+        _look(location)
     except Exception as error:  # noqa: BLE001 - of MLflow, boto3 and requests
         raise StackError(
             f"The files of this experiment lie at {location}, which cannot be reached: {_first_line(error)} "
@@ -66,17 +64,22 @@ def check_store(location: str) -> None:
         ) from None
 
 
+def _look(location: str) -> None:
+    """List what lies below a location; not at its root, for which MLflow forgets the server's path prefix."""
+    from mlflow.artifacts import list_artifacts
+
+    list_artifacts(artifact_uri=f"{location.rstrip('/')}/nothing-lies-here")
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def passes_files_on() -> bool:
     """Tell whether the MLflow server takes files for its store; False if it was told not to."""
-    from mlflow.artifacts import list_artifacts
-
     try:
         with mock.patch.dict(os.environ, {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):  # it will not think better of it
-            list_artifacts(artifact_uri="mlflow-artifacts:/nothing-lies-here")
+            _look("mlflow-artifacts:/series")
     except Exception as error:  # noqa: BLE001 - of MLflow and requests
         if re.search("no-serve-artifacts|too many 503", str(error)):
             return False

@@ -83,6 +83,7 @@ def test_tls_with_a_private_ca_lets_in_by_each_variable_that_mlflow_knows(plain,
 def test_a_gateway_that_wants_something_on_every_path_lets_in_who_has_it(plain, other, options, variables):
     with company.gateway(plain, **options) as url:
         assert connect(url, **variables).passes_files_on()
+        stack.check_store("mlflow-artifacts:/1")
 
 
 def speaks_ssh():
