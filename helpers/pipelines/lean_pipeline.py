@@ -3,6 +3,7 @@
 from kfp import compiler, dsl, kubernetes
 from kfp.dsl import Input, InputPath, Metrics, Model, Output, OutputPath
 
+from helpers.pipelines.gate import promote_if_better
 from helpers.pipelines.mlflow_pipeline import (
     from_image,
     from_packages,
@@ -12,137 +13,487 @@ from helpers.pipelines.mlflow_pipeline import (
 )
 
 
-def load_csv(
-    source: str,
-    target_column: str,
-    mlflow_s3_endpoint_url: str,
-    data: OutputPath("Dataset"),
-    target: OutputPath("Dataset"),
-):
-    """Read and check a CSV file, from a path or from s3://; write its features and its classes."""
-    import io
-    import warnings
+def open_table(source, mlflow_s3_endpoint_url, most_bytes):
+    """Return a table's local path and its folder, if that is ours: of a file, an object in S3, a dataset logged with MLflow."""
+    import json
+    import os
+    import tempfile
 
-    import pandas as pd
-
-    trust_company_ca()
-    most_bytes, most_columns = 100_000_000, 1_000  # a task has little memory: refuse what fills it
+    place, folder = source, None
     try:
-        if source.startswith("s3://"):
+        if source.startswith("{"):  # what mlflow.log_input keeps of where a dataset came from
+            place = json.loads(source).get("uri", "").removeprefix("file://")
+            if not place:
+                raise ValueError("it has no uri: log the dataset with a path or s3:// as source")
+        if place.startswith("s3://"):
             import boto3
 
-            bucket, _, key = source.removeprefix("s3://").partition("/")
+            bucket, _, key = place.removeprefix("s3://").partition("/")
             s3 = boto3.client("s3", endpoint_url=mlflow_s3_endpoint_url or None)
-            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read(most_bytes + 1)
+            answer = s3.get_object(Bucket=bucket, Key=key)
+            folder, size = tempfile.TemporaryDirectory(), answer["ContentLength"]
+            path = os.path.join(folder.name, "table")
+            if size <= most_bytes:
+                with open(path, "wb") as file:
+                    for part in answer["Body"].iter_chunks(1 << 20):
+                        file.write(part)
         else:
-            with open(source, "rb") as file:
-                content = file.read(most_bytes + 1)
+            if not os.path.isfile(place):
+                raise FileNotFoundError("there is no such file")
+            with open(place, "rb"):
+                path, size = place, os.path.getsize(place)
     except Exception as error:
         raise ValueError(
             f"{source!r} cannot be read: {error}. Name a file that this task can see, or "
             "s3://bucket/key with keys that may read it."
         ) from None
-    if len(content) > most_bytes:
-        raise ValueError(
-            f"{source} has more than {most_bytes // 10**6} MB. Take a part of its rows."
+    if size > most_bytes:
+        most = most_bytes // 10**6
+        raise ValueError(f"{source} has more than {most} MB: take a part of its rows.")
+    return path, folder  # which goes with its last reference
+
+
+def read_cells(path, target_column):
+    """Read a CSV file; return its cells as text, and a function that tells where a row is."""
+    import csv
+
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x1f\x8b", b"\xd0\xcf"):
+        raise ValueError(" is packed, or an Excel file: save it as CSV or Parquet.")
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    csv.field_size_limit(10**9)
+
+    def rows(separator, strict=False):  # each with the number of its first line
+        with open(path, newline="", encoding=encoding) as file:
+            reader, line = csv.reader(file, delimiter=separator, strict=strict), 1
+            for row in reader:
+                if row and not (line == 1 and row[0].lower().startswith("sep=")):
+                    yield line, [value.strip() for value in row]
+                line = reader.line_num + 1
+
+    def place_of(number):
+        return next(
+            f"line {line}" for index, (line, _) in enumerate(rows(separator)) if index > number
         )
-    if content.partition(b"\n")[0].count(b",") >= most_columns:
-        raise ValueError(f"{source} has more than {most_columns} columns. Take those that matter.")
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(io.BytesIO(content), index_col=False)
-    except pd.errors.ParserWarning:
-        raise ValueError(
-            f"{source} has more values in a line than names: name each column."
-        ) from None
-    except ValueError as error:  # pandas' own errors are of this kind
-        raise ValueError(f"{source} is no table: {error}. It should be CSV in UTF-8.") from None
-
-    if any(len(column) > 100 for column in table):
-        raise ValueError(f"{source} has a column with a name of over 100 letters. Shorten it.")
-    if target_column not in table:
-        names = ", ".join(list(table)[:20])
-        raise ValueError(f"{source} has no column {target_column!r}. Name one of: {names}.")
-    features = table.drop(columns=target_column)
-    if table.empty or features.empty:
-        raise ValueError(f"{source} needs rows, and a column besides {target_column!r}.")
-    for column in table:  # the header is line 1
-        missing = table[column].isna()
-        if missing.any():
-            line = missing.idxmax() + 2
-            raise ValueError(f"{source}, line {line}: {column!r} is empty. Fill or drop that row.")
-    for column in features:
+        headers = {mark: next(rows(mark), (0, [])) for mark in ",;\t|"}
+        separator = max(
+            headers, key=lambda mark: (target_column in headers[mark][1], len(headers[mark][1]))
+        )
+        header, names = headers[separator]
+        if len(names) > 1_000:
+            raise ValueError(" has more than 1,000 columns: take those that matter.")
+        if not target_column or target_column not in names:
+            for mark in headers:
+                for (line, row), _ in zip(rows(mark), range(10), strict=False):
+                    words = not any(value.replace(".", "").isdigit() for value in row)
+                    if target_column and target_column in row and words:
+                        raise ValueError(f" has its names in line {line}: delete what is above.")
+            listed = ", ".join(name[:100] for name in names[:20])
+            raise ValueError(f" has no column {target_column!r}. Name one of: {listed}.")
+        body = next((line for line, _ in rows(separator) if line > header), None)
+        if body is None:
+            raise ValueError(" needs rows below its names.")
+        numbers = [str(number) for number in range(len(names))]
         try:
-            numbers = pd.to_numeric(features[column], errors="coerce")
-        except OverflowError:
-            raise ValueError(f"{source}: {column!r} holds a number that is too large.") from None
-        bad = numbers.isna() | numbers.abs().eq(float("inf"))
-        if bad.any():
-            line, cell = bad.idxmax() + 2, features[column][bad.idxmax()]
-            raise ValueError(
-                f"{source}, line {line}: {column!r} is {str(cell)[:40]!r}, not a number. "
-                "Encode or drop that column."
+            cells = arrow.read_csv(
+                path,
+                arrow.ReadOptions(
+                    column_names=numbers, skip_rows=body - 1, encoding=encoding.removesuffix("-sig")
+                ),
+                arrow.ParseOptions(delimiter=separator, newlines_in_values=True),
+                arrow.ConvertOptions(
+                    column_types=dict.fromkeys(numbers, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
             )
-        features[column] = numbers.astype("float64")
-    classes = table[target_column].value_counts()
-    if len(classes) < 2:
-        raise ValueError(
-            f"{source}: {target_column!r} holds a single class, {str(classes.index[0])[:40]!r}. "
-            "There is nothing to tell apart."
-        )
-    if classes.iloc[-1] < 5:
-        raise ValueError(
-            f"{source}: class {str(classes.index[-1])[:40]!r} has only {classes.iloc[-1]} of the "
-            f"five rows that a split needs. Is {target_column!r} a measurement and no class?"
-        )
-    features.to_csv(data, index=False)
-    table[[target_column]].set_axis(["target"], axis="columns").to_csv(target, index=False)
+        except pa.ArrowInvalid as error:
+            for line, row in rows(separator):
+                if len(row) != len(names):
+                    raise ValueError(
+                        f", line {line}: {len(row)} values for {len(names)} names. Give every "
+                        "column a name and every row as many values."
+                    ) from None
+            raise ValueError(f" is no table: {error}.") from None
+        last = cells.slice(len(cells) - 1).to_pylist()[0].values()
+        if any("\n" in (value or "") for value in last):  # does a quote swallow the rest?
+            for line, _ in rows(separator, strict=True):
+                begin = line
+    except UnicodeError:
+        raise ValueError(" is not in UTF-8: save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise ValueError(f", after line {begin}: {error}. Does a quote never end?") from None
+    return names, cells.columns, place_of
 
 
-def train_classifier(
+def settle_type(values, kind=""):
+    """Give a column of text the type that all its values have, or that is asked for."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    number, sign = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", r"[^\w\s]?\s?"
+    patterns = {
+        "number": number,
+        "bool": "(?i)true|false",
+        "date": r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?",
+    }
+    gap = "NA|N/A|#N/A|NaN|nan|null|NULL|None|none"
+    comma, grouped = rf"[+-]?\d*,\d+|{number}", r"[+-]?\d{1,3}(,\d{3})+"
+    foreign_date = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( .*)?"
+    adorned = rf"{sign}[+-]?\d[\d.,_' ]*\s?({sign}|[A-Z]{{3}})"
+
+    def match(texts, pattern):
+        return pc.match_substring_regex(texts, f"^({pattern})$")
+
+    def share(pattern, texts):
+        return pc.mean(pc.cast(match(texts, pattern), pa.float64())).as_py()
+
+    def refuse(reason, wrong):
+        raise ValueError(reason, pc.index(pc.fill_null(wrong, False), True).as_py())
+
+    bare = pc.utf8_trim_whitespace(values)
+    bare = pc.if_else(pc.equal(bare, ""), None, bare)
+    if kind == "text":
+        return pc.if_else(pc.is_null(bare), None, values), kind
+    codes = pc.any(pc.match_substring_regex(bare, r"^[+-]?0\d")).as_py() and kind != "number"
+    try:
+        numbers = None if codes or kind in ("bool", "date") else pc.cast(bare, pa.float64())
+    except pa.ArrowInvalid:
+        numbers = None
+    if numbers is None or not pc.all(pc.is_finite(numbers)).as_py():
+        rest = pc.unique(bare).drop_null()
+        rest = rest.filter(pc.invert(match(rest, gap)))
+        if not len(rest):
+            raise ValueError("has no values: let columns drop it", 0)
+        kind = kind or next((name for name in patterns if share(patterns[name], rest) == 1), "")
+        if not kind:
+            if share(comma, rest) == 1:
+                commas = rest.filter(pc.match_substring(rest, ","))
+                if len(commas) < len(rest) and pc.any(pc.match_substring(rest, ".")).as_py():
+                    refuse("has a comma where others have a point", pc.match_substring(bare, ","))
+                if pc.all(match(commas, grouped)).as_py():
+                    refuse("may be thousands or decimals", pc.match_substring(bare, ","))
+                bare, kind = pc.replace_substring(bare, ",", "."), "number"
+            elif share(foreign_date, rest) == 1:
+                refuse("is no date as 2026-12-31", match(bare, foreign_date))
+            elif share(adorned, rest) == 1:
+                refuse("is no plain number", pc.invert(match(bare, number)))
+            else:
+                most = {name: share(patterns[name], bare) > 0.5 for name in ("number", "date")}
+                kind = next((name for name in most if most[name]), "text")
+        elif kind == "number" and codes:
+            kind = "text"  # 007 is no 7
+        if kind == "text":
+            return pc.if_else(pc.is_null(bare), None, values), kind
+        bare = pc.if_else(match(bare, gap), None, bare)
+        if pc.any(wrong := pc.invert(match(bare, patterns[kind]))).as_py():
+            refuse(f"is no {kind}", wrong)
+        if kind == "bool":
+            return pc.equal(pc.utf8_lower(bare), "true"), kind
+        if kind == "date":
+            dates = pd.to_datetime(bare.to_pandas(), format="ISO8601", errors="coerce", utc=True)
+            dates = pa.chunked_array([pa.array(dates.dt.tz_localize(None), pa.timestamp("us"))])
+            if pc.any(wrong := pc.xor(pc.is_null(dates), pc.is_null(bare))).as_py():
+                refuse("is no day of the calendar", wrong)
+            return dates, kind
+        numbers = pc.cast(pc.replace_substring_regex(bare, r"^\+", ""), pa.float64())
+    if pc.any(wrong := pc.invert(pc.is_finite(numbers))).as_py():
+        refuse("is infinite", wrong)
+    if pc.any(wrong := pc.greater_equal(pc.abs(numbers), 2.0**53)).as_py():
+        wrong = pc.and_(wrong, match(bare, r"[+-]?\d+"))
+        if pc.any(wrong).as_py():
+            refuse("has too many digits for a number", wrong)
+    return numbers, "number"
+
+
+def read_parquet(path, target_column):
+    """Read a Parquet file; return its columns, and a function that tells where a row is."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups))
+        if size > 2 * 10**9:
+            raise ValueError(" has more than 2 GB unpacked: take a part of its rows.")
+        table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f" is no whole Parquet file: {error}.") from None
+    index = [name for name in table.column_names if name.startswith("__index_level_")]
+    table = table.drop_columns(index)  # what pandas keeps beside the columns
+    if target_column not in table.column_names:
+        listed = ", ".join(name[:100] for name in table.column_names[:20])
+        raise ValueError(f" has no column {target_column!r}. Name one of: {listed}.")
+    return table.column_names, table.columns, "row {}".format
+
+
+def settle_typed(column, kind=""):
+    """Give a column that has a type one of those that a model takes, or the one asked for."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    has, types = column.type, pa.types
+    if types.is_integer(has) or types.is_floating(has) or types.is_decimal(has):
+        found, to = "number", pa.float64()
+    elif types.is_date(has) or types.is_timestamp(has):
+        found, to = "date", pa.timestamp("us")
+    elif types.is_string(has) or types.is_large_string(has) or types.is_string_view(has):
+        found, to = "text", pa.string()
+    elif types.is_boolean(has):
+        found, to = "bool", pa.bool_()
+    else:
+        raise ValueError(f"is of the type {has}, which no model takes", 0)
+    if kind not in ("", found):
+        return settle_type(pc.cast(column, pa.string()), kind)
+    settled = pc.cast(column, to, safe=False)
+    if found == "number":
+        settled = pc.if_else(pc.is_nan(settled), None, settled)
+        beyond = pc.greater_equal(
+            pc.abs(settled), 2.0**53 if types.is_integer(has) else float("inf")
+        )
+        if pc.any(beyond).as_py():
+            raise ValueError("is too large for a number", pc.index(beyond, True).as_py())
+    if not pc.count(settled).as_py():
+        raise ValueError("has no values: let columns drop it", 0)
+    return settled, found
+
+
+def settle_classes(column):
+    """Give classes a type that keeps what they are: whole numbers, true and false, or text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_boolean(column.type):
+        return column
+    if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.round(column), column)).as_py():
+        column = pc.cast(column, pa.int64())  # pandas makes 1.0 of 1 where there were gaps
+    texts = pc.cast(column, pa.string())
+    texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
+    classes = pc.unique(texts).drop_null()
+    bare = pc.utf8_trim_whitespace(classes)
+    if len(pc.unique(bare)) < len(classes):
+        odd = classes.filter(pc.not_equal(bare, classes))[0]
+        row = pc.index(texts, odd).as_py()
+        raise ValueError("differs from another class by a space alone", row)
+    for pattern, kind in {"0|-?[1-9][0-9]*": pa.int64(), "(?i)true|false": pa.bool_()}.items():
+        if pc.all(pc.match_substring_regex(classes, f"^({pattern})$")).as_py():
+            try:
+                return pc.cast(texts, kind)
+            except pa.ArrowInvalid:  # an id beyond all numbers stays a text
+                break
+    return texts
+
+
+def load_table(
+    source: str,
+    target_column: str,
+    model_type: str,
+    mlflow_s3_endpoint_url: str,
+    data: OutputPath("Dataset"),
+    target: OutputPath("Dataset"),
+    test_data: OutputPath("Dataset"),
+    test_target: OutputPath("Dataset"),
+    columns: dict = {},
+):
+    """Read and check a table; write features and targets with types, a fifth of the rows apart."""
+    from collections import Counter
+
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    if model_type not in ("classifier", "regressor"):
+        raise ValueError(f"model_type={model_type!r} is unknown: take classifier or regressor.")
+    for name, kind in columns.items():
+        if kind not in ("text", "number", "bool", "date", "drop"):
+            raise ValueError(
+                f"columns makes {name!r} {kind!r}: take text, number, bool, date or drop."
+            )
+    trust_company_ca()
+    path, _folder = open_table(source, mlflow_s3_endpoint_url, most_bytes=10**9)
+    with open(path, "rb") as file:
+        typed = file.read(4) == b"PAR1"
+    settle = settle_typed if typed else settle_type
+    named, features, kinds = {}, {}, Counter()
+    try:
+        names, cells, place_of = (read_parquet if typed else read_cells)(path, target_column)
+        if unknown := [name for name in columns if name not in names]:
+            raise ValueError(f" has no column {unknown[0]!r}, which columns names.")
+        for name, column in zip(names, cells, strict=True):
+            if not name and not pc.count(column).as_py():
+                continue  # a comma at the end of every line makes such a column
+            if not name:
+                raise ValueError(" has a column without a name, as of an index: name or delete it.")
+            if len(name) > 100:
+                raise ValueError(" has a column with a name of over 100 letters: shorten it.")
+            if name in named:
+                raise ValueError(f" has the column {name!r} twice: rename or delete one.")
+            named[name] = column
+        if sum(map(len, cells)) > 50_000_000:
+            raise ValueError(" has more than 50 million cells: take a part of its rows.")
+        cells.clear()  # each column goes when it has its type: text is large
+        for name in list(named):
+            column, kind = named.pop(name), columns.get(name, "")
+            of_target = name == target_column
+            if kind == "drop" and not of_target:
+                continue
+            try:
+                if of_target and model_type == "classifier":
+                    features[name] = settle_classes(column)
+                else:
+                    features[name], kind = settle(column, "number" if of_target else kind)
+                    kinds[kind] += not of_target
+                empty = pc.is_null(features[name])
+                if of_target and pc.any(empty).as_py():
+                    raise ValueError(
+                        "is empty: fill or drop that row", pc.index(empty, True).as_py()
+                    )
+            except ValueError as error:
+                reason, row = error.args
+                cell = str(column[row])[:40]
+                raise ValueError(
+                    f", {place_of(row)}: {name!r} {reason}."
+                    if column[row].as_py() is None
+                    else f", {place_of(row)}: {name!r} is {cell!r}, which {reason}. Mend it"
+                    + ("." if of_target else ", or let columns make it text or drop it.")
+                ) from None
+        truth = features.pop(target_column)
+        if not features:
+            raise ValueError(f" needs a column besides {target_column!r}.")
+        truths = truth.to_pandas()
+        counts = truths.value_counts()
+        if model_type == "classifier" and len(counts) < 2:
+            raise ValueError(
+                f": {target_column!r} holds a single class, {str(truths[0])[:40]!r}. There is "
+                "nothing to tell apart."
+            )
+        if model_type == "classifier" and counts.iloc[-1] < 5:
+            raise ValueError(
+                f": class {str(counts.index[-1])[:40]!r} has {counts.iloc[-1]} of the five rows that "
+                f"a split needs. If {target_column!r} is a measurement, model_type is regressor."
+            )
+        if model_type == "classifier" and len(counts) > 100:
+            raise ValueError(f": {target_column!r} has {len(counts)} classes, and 100 is the most.")
+        if len(truths) < 10:
+            raise ValueError(" needs ten rows for a split.")
+    except ValueError as error:
+        raise ValueError(f"{source}{error}") from None
+
+    print(f"{len(truths):,} rows;", ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds)))
+    gaps = [
+        f"{name} {column.null_count:,}" for name, column in features.items() if column.null_count
+    ]
+    if gaps:
+        print("Empty cells:", ", ".join(gaps[:20]) + (" ..." if gaps[20:] else ""))
+    if model_type == "classifier":
+        print("Classes:", ", ".join(f"{str(name)[:40]} {n:,}" for name, n in counts.items()))
+    codes = pd.factorize(truths)[0] if model_type == "classifier" else np.zeros(len(truths))
+    held_out, random = np.zeros(len(truths), bool), np.random.default_rng(7)
+    for code in np.unique(codes):  # of each class its share
+        of_class = np.flatnonzero(codes == code)
+        held_out[random.choice(of_class, round(len(of_class) / 5), replace=False)] = True
+    rows, answers = pa.table(features), pa.table({"target": truth})
+    for part, to, answers_to in ((~held_out, data, target), (held_out, test_data, test_target)):
+        parquet.write_table(rows.filter(pa.array(part)), to)
+        parquet.write_table(answers.filter(pa.array(part)), answers_to)
+
+
+def train_model(
     data: InputPath("Dataset"),
     target: InputPath("Dataset"),
-    kernel: str,
+    test_data: InputPath("Dataset"),
+    test_target: InputPath("Dataset"),
+    model_type: str,
     model: Output[Model],
     metrics: Output[Metrics],
-    C: float = 1.0,
+    params: dict = {},
 ):
-    """Train a scaled SVC on four fifths of the rows and write a finished MLflow model folder."""
+    """Train gradient-boosted trees, score them on the rows apart, write an MLflow model folder."""
     import json
     from importlib.metadata import version
 
     import mlflow
+    import numpy as np
     import pandas as pd
-    from sklearn.metrics import accuracy_score, f1_score
-    from sklearn.model_selection import train_test_split
+    from sklearn import ensemble
+    from sklearn.compose import make_column_transformer
+    from sklearn.metrics import accuracy_score, f1_score, r2_score, root_mean_squared_error
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
+    from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 
-    kernels = ("linear", "poly", "rbf", "sigmoid")
-    if kernel not in kernels:
-        raise ValueError(f"kernel={kernel!r} is unknown to SVC: take one of {', '.join(kernels)}.")
-    X, y = pd.read_csv(data), pd.read_csv(target)["target"]
-    split = {"test_size": 0.2, "random_state": 7}
-    X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, **split)
-    classifier = make_pipeline(StandardScaler(), SVC(kernel=kernel, C=C)).fit(X_train, y_train)
-    predicted = classifier.predict(X_test)
+    X, X_test = pd.read_parquet(data), pd.read_parquet(test_data)
+    y, y_test = pd.read_parquet(target)["target"], pd.read_parquet(test_target)["target"]
+    numbers, dates = list(X.select_dtypes("number")), list(X.select_dtypes("datetime"))
+    words = [name for name in X if name not in numbers + dates]
+    days = make_pipeline(
+        FunctionTransformer(np.asarray, kw_args={"dtype": "datetime64[D]"}),
+        FunctionTransformer(np.asarray, kw_args={"dtype": "float64"}),
+    )
+    unseen = {"handle_unknown": "use_encoded_value", "unknown_value": np.nan}
+    codes = OrdinalEncoder(**unseen, encoded_missing_value=np.nan, max_categories=254)
+    known = {
+        "classifier": "HistGradientBoostingClassifier",
+        "regressor": "HistGradientBoostingRegressor",
+    }
+    if model_type not in known:
+        raise ValueError(f"model_type={model_type!r} is unknown: take classifier or regressor.")
+    estimator = getattr(ensemble, known[model_type])(
+        categorical_features=list(range(len(numbers + dates), len(X.columns))), random_state=7
+    )
+    # A dictionary that travelled as JSON may bring 100 as 100.0.
+    params = {
+        k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in params.items()
+    }
+    if unknown := sorted(set(params) - set(estimator.get_params())):
+        choices = ", ".join(estimator.get_params())
+        raise ValueError(
+            f"params: {unknown[0]!r} is unknown to {known[model_type]}: take {choices}."
+        )
+    trees = make_pipeline(
+        make_column_transformer(("passthrough", numbers), (days, dates), (codes, words)),
+        estimator.set_params(**params),
+    ).fit(X, y)
+    answers = trees.predict(X_test)
 
+    # The signature says optional where a column has gaps, so show it a row with each.
+    parts = (X, X_test)
+    rows = [X.head(1000).dropna().head(1), X.head(1), X_test.head(1)]
+    rows = pd.concat(rows + [part[part[name].isna()].head(1) for part in parts for name in part])
     needs = ("pandas", "scikit-learn", "skops")
     mlflow.sklearn.save_model(
-        classifier,
+        trees,
         model.path,
         serialization_format="skops",  # a list of known types instead of a pickle
-        signature=mlflow.models.infer_signature(X_train, predicted),
-        input_example=X_train.sample(1, random_state=7),
+        skops_trusted_types=[
+            "functools.partial",
+            "numpy.asarray",
+            "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+            "sklearn.utils.validation.check_array",
+        ],
+        signature=mlflow.models.infer_signature(rows, pd.Series(answers)),
+        input_example=rows.iloc[[0, -1]],
         pip_requirements=[f"mlflow=={mlflow.__version__}"]
         + [f"{name}=={version(name)}" for name in needs],
     )
-    params = {"kernel": kernel, "C": C, "rows": len(X), **split}
-    model.metadata["params"] = {name: str(value) for name, value in params.items()}
-    metrics.log_metric("accuracy", accuracy_score(y_test, predicted))
-    metrics.log_metric("f1_macro", f1_score(y_test, predicted, average="macro"))
+    told = {"model_type": model_type, "rows": len(X), **params}
+    model.metadata["params"] = {name: str(value) for name, value in told.items()}
+    if model_type == "classifier":
+        metrics.log_metric("accuracy", accuracy_score(y_test, answers))
+        metrics.log_metric("f1_macro", f1_score(y_test, answers, average="macro"))
+    else:
+        metrics.log_metric("r2", r2_score(y_test, answers))
+        metrics.log_metric("root_mean_squared_error", root_mean_squared_error(y_test, answers))
     with open(metrics.path, "w") as file:
         json.dump(metrics.metadata, file)  # a cache counts only outputs that have a file
 
@@ -236,9 +587,10 @@ def upload_model_to_mlflow(
 
 
 PACKAGES = {
-    load_csv: ["boto3", "pandas"],
-    train_classifier: ["mlflow-skinny", "pandas", "scikit-learn", "skops"],
+    load_table: ["boto3", "pandas", "pyarrow"],
+    train_model: ["mlflow-skinny", "pandas", "pyarrow", "scikit-learn", "skops"],
     upload_model_to_mlflow: ["boto3", "mlflow-skinny"],
+    promote_if_better: ["boto3", "mlflow-skinny", "pandas", "pyarrow", "scikit-learn", "skops"],
 }
 
 
@@ -247,16 +599,46 @@ def with_packages(function):
     return from_packages(function, PACKAGES)
 
 
-def make_lean_pipeline(component, train=train_classifier):
-    """Wire reading, a training and the lean upload into a pipeline."""
+def make_task(component, function, offers, needed=()):
+    """Make a task of a function: hand it those of the offers that it takes, and ask for outputs."""
+    made = component(function)
+    inputs, outputs = (made.component_spec.inputs or {}), (made.component_spec.outputs or {})
+    for name, wanted in inputs.items():
+        if name not in offers and not wanted.optional:
+            raise ValueError(
+                f"{function.__name__} wants {name!r}, which the pipeline does not hand it: give it "
+                f"a default, or take it from params. It can have {', '.join(offers)}."
+            )
+    if missing := [name for name in needed if name not in outputs]:
+        raise ValueError(f"{function.__name__} has no output {missing[0]!r}, which others need.")
+    return made(**{name: offers[name] for name in inputs if name in offers})
+
+
+def make_lean_pipeline(
+    component,
+    train=train_model,
+    read=load_table,
+    params={},
+    registered_model_name="",
+    metric="accuracy",
+    settings={},
+):
+    """Wire reading, a training, the lean upload and the gate; settings change a function's task."""
+    if unknown := set(settings) - {read, train, upload_model_to_mlflow, promote_if_better}:
+        raise ValueError(f"settings: no task of this pipeline runs {unknown.pop().__name__}.")
+    default_params, default_name, default_metric = params, registered_model_name, metric
 
     @dsl.pipeline(name="lean-pipeline")
     def lean_pipeline(
         source: str,
         target_column: str = "target",
-        kernel: str = "rbf",
-        model_name: str = "classifier",
+        model_type: str = "classifier",
+        columns: dict = {},
+        params: dict = default_params,
+        model_name: str = "model",
         experiment_name: str = "own-data",
+        registered_model_name: str = default_name,
+        metric: str = default_metric,
         mlflow_tracking_uri: str = "http://mlflow-server-service.mlflow-system.svc:5000",
         mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
         artifact_location: str = "",
@@ -265,36 +647,58 @@ def make_lean_pipeline(component, train=train_classifier):
         ca_config_map_name: str = "company-ca",
         patience: int = 300,
     ) -> str:
-        table = component(load_csv)(
-            source=source,
-            target_column=target_column,
-            mlflow_s3_endpoint_url=mlflow_s3_endpoint_url,
+        server = {
+            "mlflow_tracking_uri": mlflow_tracking_uri,
+            "mlflow_s3_endpoint_url": mlflow_s3_endpoint_url,
+            "patience": patience,
+        }
+
+        def finish(function, task, memory, access=True):
+            task.set_cpu_request("250m").set_cpu_limit("1")
+            task.set_memory_request("512Mi").set_memory_limit(memory)
+            kubernetes.set_security_context(task, run_as_user=1000, run_as_non_root=True)
+            if getattr(component, "func", component) is with_packages:
+                task.set_env_variable("HOME", "/tmp")  # where a user without a home can install
+            if access:
+                task.set_caching_options(False)  # what it reads or does lies outside
+                give_access(task, mlflow_secret_name, ca_config_map_name, s3_secret_name)
+            settings.get(function, lambda task: None)(task)
+
+        about = {"model_type": model_type, "target_column": target_column, "columns": columns}
+        files = ("data", "target", "test_data", "test_target")
+        table = make_task(component, read, {"source": source, **about, **server}, files)
+        finish(read, table, "2Gi")
+
+        rows = {name: table.outputs[name] for name in files}
+        training = make_task(
+            component, train, {**rows, **about, "params": params}, ("model", "metrics")
         )
-        training = component(train)(
-            data=table.outputs["data"], target=table.outputs["target"], kernel=kernel
-        )
+        finish(train, training, "2Gi", access=False)
+
         upload = component(upload_model_to_mlflow)(
             model=training.outputs["model"],
             metrics=training.outputs["metrics"],
             model_name=model_name,
             experiment_name=experiment_name,
             job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-            mlflow_tracking_uri=mlflow_tracking_uri,
-            mlflow_s3_endpoint_url=mlflow_s3_endpoint_url,
             artifact_location=artifact_location,
-            patience=patience,
+            **server,
         )
-        table.set_caching_options(False)  # the file may have changed under its name
-        upload.set_caching_options(False)
         upload.set_retry(num_retries=1, backoff_duration="5s")
-        for task in (table, upload):
-            give_access(task, mlflow_secret_name, ca_config_map_name, s3_secret_name)
-        for task in (table, training, upload):
-            task.set_cpu_request("250m").set_cpu_limit("1")
-            task.set_memory_request("512Mi").set_memory_limit("1Gi")
-            kubernetes.set_security_context(task, run_as_user=1000, run_as_non_root=True)
-            if component is with_packages:
-                task.set_env_variable("HOME", "/tmp")  # where a user without a home can install
+        finish(upload_model_to_mlflow, upload, "1Gi")
+
+        with dsl.If(registered_model_name != "", name="register"):
+            gate = component(promote_if_better)(
+                test_data=table.outputs["test_data"],
+                test_target=table.outputs["test_target"],
+                run_id=upload.output,
+                model_name=model_name,
+                registered_model_name=registered_model_name,
+                metric=metric,
+                **server,
+            )
+            gate.set_retry(num_retries=1, backoff_duration="5s")
+            finish(promote_if_better, gate, "2Gi")
         return upload.output
 
     return lean_pipeline

@@ -2,7 +2,7 @@
 
 import builtins
 import dis
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from kfp import compiler, dsl, kubernetes
 from kfp.dsl import InputPath, OutputPath
@@ -29,11 +29,11 @@ def travelling(function):
     return [one for one in found if hasattr(one, "__code__")]
 
 
-def from_image(function):
+def from_image(function, image=IMAGE):
     """Make a component of an image that has every package already: its tasks install nothing."""
     shared = travelling(function)
     return dsl.component(
-        function, base_image=IMAGE, install_kfp_package=False, additional_funcs=shared
+        function, base_image=image, install_kfp_package=False, additional_funcs=shared
     )
 
 
@@ -260,7 +260,14 @@ def from_packages(function, packages=PACKAGES):
     if function not in packages:
         name = function.__name__
         raise ValueError(f"PACKAGES has no entry for {name}: PACKAGES[{name}] = ['pandas', ...]")
-    pinned = [f"{name}=={version(name)}" for name in packages[function]]
+    pinned = []
+    for name in packages[function]:
+        try:
+            pinned.append(name if "==" in name else f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            raise ValueError(
+                f"{name} is not installed here: name a version, {name}==1.2.3"
+            ) from None
     shared = travelling(function)
     return dsl.component(
         function, base_image=STOCK_IMAGE, packages_to_install=pinned, additional_funcs=shared

@@ -100,12 +100,12 @@ LEAN = paths.DEPLOY / "lean_pipeline.yaml"
 
 
 def test_arguments_are_put_together_and_what_is_missing_or_unknown_is_named_before_anything_is_sent():
-    chosen = {"kernel": "rbf", "of another pipeline": 1}
-    found = kubeflow_cluster.arguments(LEAN, chosen, '{"source": "s3://a/b.csv", "kernel": "poly"}')
-    assert found == {"source": "s3://a/b.csv", "kernel": "poly"}
+    chosen = {"model_name": "svc", "of another pipeline": 1}
+    found = kubeflow_cluster.arguments(LEAN, chosen, '{"source": "s3://a/b.csv", "model_name": "x"}')
+    assert found == {"source": "s3://a/b.csv", "model_name": "x"}
     for given, says in {
         "": 'wants source, which has no default. Pass arguments=.{"source"',
-        '{"source": "x", "colour": 1}': "takes no colour. It takes: .*kernel, .*source",
+        '{"source": "x", "colour": 1}': "takes no colour. It takes: .*model_type, .*source",
         "source=x": "is no JSON object",
         "[1]": "is no JSON object",
     }.items():
@@ -114,7 +114,7 @@ def test_arguments_are_put_together_and_what_is_missing_or_unknown_is_named_befo
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("failing", ["kernel cubic", "colour red"])
+@pytest.mark.parametrize("failing", ["model_type guess", "colour red"])
 def test_another_pipeline_goes_the_same_way(place, servers, capsys, tmp_path, failing):
     rows = "".join(f"{number},{number % 7},{'xy'[number % 2]}\n" for number in range(40))
     (tmp_path / "table.csv").write_text("a,b,target\n" + rows)
@@ -123,7 +123,7 @@ def test_another_pipeline_goes_the_same_way(place, servers, capsys, tmp_path, fa
     code, said, text = run_notebook(place, capsys, *own, "-p", "pipeline_name", "lean")
     assert code == 0, said
     assert "svc/model.skops" in text
-    assert f"{int(failing == 'kernel cubic')} pod failed" in text
+    assert f"{int(failing == 'model_type guess')} pod failed" in text
 
 
 def test_login_page_is_recognised():

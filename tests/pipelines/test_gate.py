@@ -1,6 +1,7 @@
 """The gate of notebook 07 against a real server: who becomes champion, and what a refusal leaves behind."""
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -41,9 +42,9 @@ def offer(servers, rows, tmp_path, request):
         client.set_terminated(run_id)
         return run_id
 
-    def judge(run_id, registered_model_name=name):
+    def judge(run_id, registered_model_name=name, **other):
         return promote_if_better(
-            **rows,
+            **rows | other,
             run_id=run_id,
             model_name="svc",
             registered_model_name=registered_model_name,
@@ -93,6 +94,39 @@ def test_a_model_that_does_not_load_gets_no_version(offer):
     with pytest.raises(MlflowException):
         offer(offer.client.create_run("0").info.run_id)
     assert len(offer.versions()) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "worse", "better"),
+    [("balanced_accuracy", 0.3333, 1), ("f1_macro", 0.1667, 1), ("r2", -1.5, 1), ("accuracy", 0.3333, 1)],
+)
+def test_the_metric_decides(offer, metric, worse, better):
+    poor, good = offer.log(always(0)), offer.log(SVC().fit(X, y))
+    assert offer(poor, metric=metric) == f"promoted: {worse:.4f}"
+    assert offer(good, metric=metric) == f"promoted: {better:.4f} beats {worse:.4f}"
+    assert offer(poor, metric=metric) == f"kept the champion: {worse:.4f} does not beat {better:.4f}"
+    assert all(f"held_out_{metric}" in version.tags for version in offer.versions())
+
+
+def test_without_a_metric_no_gate_decides(offer):
+    good, poor = offer.log(SVC().fit(X, y)), offer.log(always(1))
+    offer(good)
+    assert offer(poor, metric="") == "promoted: no gate decides" and offer.champion() == poor
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones(offer):
+    with pytest.raises(
+        ValueError, match="metric='auc' is unknown: take one of accuracy, .*neg_mean_absolute_error or ''"
+    ):
+        offer("0" * 32, metric="auc")
+
+
+def test_rows_may_be_parquet(offer, rows, tmp_path):
+    parquet = {}
+    for name, path in rows.items():
+        parquet[name] = str(tmp_path / name)
+        pd.read_csv(path).to_parquet(parquet[name])
+    assert offer(offer.log(always(0)), **parquet) == "promoted: 0.3333"
 
 
 @pytest.mark.parametrize("name", ["", "../svc", "a/b", "it's", "models:/x", "x' or name != '"])

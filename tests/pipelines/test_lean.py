@@ -13,21 +13,17 @@ import pytest
 from kfp.dsl import Metrics, Model
 from mlflow import MlflowClient
 from sklearn.datasets import load_iris
+from support.lean import train as train_lean
 
-from helpers.pipelines import lean_pipeline, mlflow_pipeline
-from helpers.pipelines.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
+from helpers.pipelines import lean_pipeline
+from helpers.pipelines.lean_pipeline import upload_model_to_mlflow
 from tools.bench import common
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Iris, trained: the model and the metrics as KFP hands them over."""
-    folder = tmp_path_factory.mktemp("trained")
-    load_iris(as_frame=True).frame.to_csv(folder / "iris.csv", index=False)
-    load_csv(str(folder / "iris.csv"), "target", "", str(folder / "data"), str(folder / "target"))
-    model, metrics = Model(uri=str(folder / "model")), Metrics(uri=str(folder / "metrics"))
-    train_classifier(str(folder / "data"), str(folder / "target"), "rbf", model, metrics)
-    return model, metrics
+    return train_lean(tmp_path_factory.mktemp("trained"), load_iris(as_frame=True).frame, max_iter=5)[:2]
 
 
 @pytest.fixture
@@ -62,13 +58,13 @@ def folder_model(path: Path, **files: bytes) -> Model:
 def test_run_has_what_training_said_and_a_model_without_a_pickle(trained, where, client):
     run = client.get_run(upload_model_to_mlflow(*trained, **where))
     assert run.info.status == "FINISHED" and run.info.run_name == "classifier"
-    assert run.data.params == {"kernel": "rbf", "C": "1.0", "rows": "150", "test_size": "0.2", "random_state": "7"}
+    assert run.data.params == {"model_type": "classifier", "rows": "120", "max_iter": "5"}
     assert run.data.metrics == trained[1].metadata and set(run.data.metrics) == {"accuracy", "f1_macro"}
     files = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "classifier")}
     assert {"MLmodel", "model.skops", "conda.yaml", "requirements.txt", "serving_input_example.json"} <= files
     assert not [name for name in files if Path(name).suffix in (".pkl", ".pickle", ".joblib", ".dill")]
     loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/classifier")
-    assert loaded.predict(loaded.input_example).shape == (1,)
+    assert loaded.predict(loaded.input_example).shape == (2,)
 
 
 def test_it_runs_where_nothing_is_installed_but_mlflows_client(trained, where, client):
@@ -145,24 +141,6 @@ def test_a_link_out_of_the_folder_is_refused_and_makes_no_run(where, client, tmp
     with pytest.raises(ValueError, match="notes is a link"):
         upload_model_to_mlflow(model, Metrics(uri="none"), **where)
     assert not runs_of(client, where["job_id"])
-
-
-def test_packages_of_your_own_training_are_asked_for_by_name_and_no_other_list_is_changed():
-    assert load_csv not in mlflow_pipeline.PACKAGES and upload_model_to_mlflow not in mlflow_pipeline.PACKAGES
-
-    def my_training(data: str):
-        pass
-
-    with pytest.raises(ValueError, match=r"PACKAGES has no entry for my_training: PACKAGES\[my_training\] = "):
-        lean_pipeline.with_packages(my_training)
-    with pytest.raises(ValueError, match="PACKAGES has no entry for load_csv"):
-        lean_pipeline.make_lean_pipeline(mlflow_pipeline.from_packages)
-
-
-def test_an_unknown_kernel_is_named(tmp_path):
-    with pytest.raises(ValueError, match="kernel='cubic' is unknown to SVC"):
-        train_classifier("data", "target", "cubic", Model(uri=str(tmp_path / "m")), Metrics(uri=str(tmp_path / "n")))
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_model_opens_no_pickle_when_it_is_loaded(trained, monkeypatch):

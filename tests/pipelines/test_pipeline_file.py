@@ -97,7 +97,7 @@ def test_no_secret(path):
         for reference in executor.get("secretAsEnv", [])
         for entry in reference["keyToEnv"]
     ]
-    tasks = {"mlflow_pipeline": 1, "lean_pipeline": 2}[path.stem.removesuffix("_packages")]
+    tasks = {"mlflow_pipeline": 1, "lean_pipeline": 3}[path.stem.removesuffix("_packages")]
     s3 = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"]
     mlflow = [f"MLFLOW_TRACKING_{name}" for name in ("TOKEN", "USERNAME", "PASSWORD")]
     assert sorted(names) == sorted(tasks * (s3 + mlflow)), "by reference, and to no task more"

@@ -107,7 +107,7 @@ def test_gate_asks_no_server_about_a_registered_name_that_is_not_plain(name):
 
 
 @tried
-@given(any_name)
+@given(any_name.filter(lambda name: name not in ("linear", "poly", "rbf", "sigmoid")))
 def test_kernel_is_one_of_four_or_refused_by_name(name):
     for known in ("linear", "poly", "rbf", "sigmoid"):
         names.check_kernel(known)

@@ -5,13 +5,14 @@ import os
 import boto3
 import mlflow
 import pytest
-from kfp.dsl import Metrics, Model
+from kfp.dsl import Metrics
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact import s3_artifact_repo
 from sklearn.datasets import load_iris
+from support.lean import train as train_lean
 
-from helpers.pipelines.lean_pipeline import load_csv, train_classifier, upload_model_to_mlflow
+from helpers.pipelines.lean_pipeline import upload_model_to_mlflow
 from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
 from helpers.pipelines.sweep_pipeline import log_sweep
 from helpers.stack.servers import weed
@@ -28,11 +29,11 @@ def trained(tmp_path_factory):
     load_iris_data(data, target)
     first = {name: str(folder / name) for name in TRAINED}
     train_from_csv(data, target, "rbf", **first)
-    load_iris(as_frame=True).frame.to_csv(folder / "iris.csv", index=False)
-    load_csv(str(folder / "iris.csv"), "target", "", data, target)
-    lean = {"model": Model(uri=str(folder / "lean")), "metrics": Metrics(uri=str(folder / "lean_metrics"))}
-    train_classifier(data, target, "rbf", **lean)
-    return {"first": (upload_sklearn_model_to_mlflow, first), "lean": (upload_model_to_mlflow, lean)}
+    model, metrics, _ = train_lean(folder, load_iris(as_frame=True).frame, max_iter=5)
+    return {
+        "first": (upload_sklearn_model_to_mlflow, first),
+        "lean": (upload_model_to_mlflow, {"model": model, "metrics": metrics}),
+    }
 
 
 class Upload:

@@ -247,7 +247,7 @@ def downloads(runs: int) -> list[Row]:
         mlflow_pipeline.train_from_csv,
         mlflow_pipeline.upload_sklearn_model_to_mlflow,
     )
-    lean = (lean_pipeline.load_csv, lean_pipeline.train_classifier, lean_pipeline.upload_model_to_mlflow)
+    lean = (lean_pipeline.load_table, lean_pipeline.train_model, lean_pipeline.upload_model_to_mlflow)
     sizes: list[float] = []
     seconds: tuple[list[float], list[float]] = [], []
     for side, functions in enumerate((lean, page)):

@@ -23,7 +23,7 @@ from sklearn.datasets import load_iris
 
 from helpers import begin, paths, stack
 from helpers.pipelines import mlflow_pipeline
-from helpers.pipelines.lean_pipeline import PACKAGES, load_csv, train_classifier, upload_model_to_mlflow
+from helpers.pipelines.lean_pipeline import PACKAGES, load_table, train_model, upload_model_to_mlflow
 from helpers.pipelines.mlflow_pipeline import load_iris_data, train_from_csv, upload_sklearn_model_to_mlflow
 from tools.bench import common
 
@@ -169,8 +169,9 @@ def main() -> int:
         train_from_csv(str(folder / "data"), str(folder / "target"), "rbf", **first)
         model, metrics = Model(uri=str(folder / "lean_model")), Metrics(uri=str(folder / "lean_metrics"))
         load_iris(as_frame=True).frame.to_csv(folder / "iris.csv", index=False)
-        load_csv(str(folder / "iris.csv"), "target", "", str(folder / "data"), str(folder / "target"))
-        train_classifier(str(folder / "data"), str(folder / "target"), "rbf", model, metrics)
+        files = {name: str(folder / name) for name in ("data", "target", "test_data", "test_target")}
+        load_table(str(folder / "iris.csv"), "target", "classifier", "", **files)
+        train_model(**files, model_type="classifier", model=model, metrics=metrics)
         given = {
             "first": (first, {}),
             "lean": (
