@@ -561,7 +561,8 @@ def upload_model_to_mlflow(
             client.update_run(run_id, status="RUNNING")
             if "failure" in run.data.tags:
                 client.delete_tag(run_id, "failure")
-            for name, value in model.metadata.get("params", {}).items():
+            params = model.metadata.get("params", {})
+            for name, value in params.get("struct", params).items():  # a cluster wraps it so
                 client.log_param(run_id, name, value)
             for name, value in metrics.metadata.items():
                 if isinstance(value, (int, float)):  # a cluster adds texts of its own

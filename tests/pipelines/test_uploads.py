@@ -5,7 +5,7 @@ import os
 import boto3
 import mlflow
 import pytest
-from kfp.dsl import Metrics
+from kfp.dsl import Metrics, Model
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact import s3_artifact_repo
@@ -184,6 +184,12 @@ def test_text_that_a_cluster_adds_to_the_metadata_is_no_metric(lean):
     added = lean.arguments["metrics"].metadata | {"display_name": "metrics", "store_session_info": "{}"}
     run = lean.client.get_run(lean(metrics=Metrics(uri="none", metadata=added)))
     assert run.info.status == "FINISHED" and run.data.metrics == lean.arguments["metrics"].metadata
+
+
+def test_parameters_that_a_cluster_wraps_keep_their_names(lean):
+    params = lean.arguments["model"].metadata["params"]
+    wrapped = Model(uri=lean.arguments["model"].path, metadata={"params": {"struct": params}})
+    assert lean.client.get_run(lean(model=wrapped)).data.params == params != {}
 
 
 def test_a_run_lies_below_that_of_kubeflows_plugin(lean, monkeypatch):
