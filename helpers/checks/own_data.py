@@ -72,7 +72,7 @@ def check_09_2(names: Names) -> str:
     ):
         with tempfile.TemporaryDirectory() as scratch:
             model, rows = DummyClassifier().fit(table[columns], [0, 1]), table[columns]
-            signature = mlflow.models.infer_signature(rows, [0, 1])
+            signature = mlflow.models.infer_signature(rows)
             mlflow.sklearn.save_model(model, f"{scratch}/model", signature=signature, pip_requirements=["mlflow"])
             answer = call(function, f"{scratch}/model")
         if not isinstance(answer, list) or not all(isinstance(name, str) for name in answer):

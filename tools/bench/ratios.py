@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from helpers import paths
-from tools.bench import local, series
+from tools.bench import local, series, tables
 from tools.bench.common import Row, replace_block, table, where
 
 RESULT = paths.ROOT / "docs" / "benchmarks" / "ratios.json"
@@ -24,6 +24,7 @@ ROWS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
     "papermill": (series.papermill, 5),
     "clone": (series.fresh_clone, 5),
     "sweep": (local.sweep, 5),
+    "tables": (tables.tables, 3),
     "memory": (series.memory, 1),
     "downloads": (series.downloads, 5),
 }
