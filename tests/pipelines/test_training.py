@@ -1,6 +1,7 @@
 """The lean pipeline's training: mixed tables, from the reading to an answer of a served model."""
 
 import json
+import re
 
 import mlflow
 import numpy as np
@@ -11,7 +12,7 @@ from kfp import compiler, kubernetes
 from kfp.dsl import InputPath, Metrics, Model, Output, OutputPath
 from support.lean import train as train_lean
 
-from helpers import serving
+from helpers import paths, serving
 from helpers.pipelines import lean_pipeline, mlflow_pipeline
 from helpers.pipelines.lean_pipeline import load_table, make_lean_pipeline, train_model, upload_model_to_mlflow
 from helpers.pipelines.mlflow_pipeline import from_image
@@ -207,3 +208,16 @@ def test_one_line_changes_a_tasks_surroundings(tmp_path):
     for wanted in ("resourceCount: '2'", "WAREHOUSE", "COLOUR", "defaultValue: churn", "defaultValue: r2"):
         assert wanted in text, wanted
     assert text.count("image: example.com/ml:1") == 4
+
+
+def test_the_lines_of_the_companys_page_compile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lean_pipeline, "PACKAGES", {name: [*value] for name, value in lean_pipeline.PACKAGES.items()})
+    (block,) = re.findall(r"```python\n(.*?)```", (paths.ROOT / "docs" / "your-company.md").read_text(), re.S)
+    names = {}
+    exec(block, names)
+    on_image, on_packages = (tmp_path / "churn.yaml").read_text(), (tmp_path / "churn_packages.yaml").read_text()
+    assert on_image.count("image: example.com/ml/churn:1.0") == 4 and "resourceMemoryLimit: 8Gi" in on_image
+    assert "xgboost==3.1.1" in on_packages and "nvidia.com/gpu" in on_packages
+    for setting, wanted in (("secret", "WAREHOUSE"), ("setting", "COLOUR")):
+        assert wanted in compiled(tmp_path, make_lean_pipeline(from_image, settings={train_model: names[setting]}))
