@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,18 +16,10 @@ SIZES = (10_000, 100_000, 1_000_000)
 LIMIT = 2 * 2**30  # of the tasks that read and train, as the YAML states it
 FILES = ("data", "target", "test_data", "test_target")
 ARTIFACT = """
-import json
+from types import SimpleNamespace
 
-
-class Artifact:
-    def __init__(self, path):
-        self.path, self.metadata = path, {}
-
-    def log_metric(self, name, value):
-        self.metadata[name] = value
-
-
-model, metrics = Artifact("model"), Artifact("metrics")
+model, metrics = (SimpleNamespace(path=name, metadata={}) for name in ("model", "metrics"))
+metrics.log_metric = metrics.metadata.__setitem__
 """
 
 
@@ -104,23 +95,13 @@ def tables(runs: int) -> list[Row]:
         rows.append(Row(what, f"ten times {SIZES[-2]:,} rows", 1, seconds[SIZES[-1]], tenth))
         with contextlib.suppress(OSError):  # a limit takes root, and Linux
             for text, task in zip(texts, ("reading", "training"), strict=False):
-                rows.append(_memory(text, task, scratch))
+                group, script = Cgroup(LIMIT), Path(scratch) / f"{task}.py"
+                script.write_text(text)  # the reading leaves its files for the training
+                join = f"echo $$ > '{group.folder}/cgroup.procs' && exec '{sys.executable}' '{script}'"
+                try:
+                    run(["sh", "-c", join], cwd=scratch)
+                finally:
+                    group.close()
+                held = f"memory that the {task} of {SIZES[-1]:,} rows holds, limit {LIMIT // 2**30} GiB"
+                rows.append(Row(held, "the limit", 1, [group.held / 2**20], [LIMIT / 2**20], unit="MiB"))
     return rows
-
-
-def _memory(text: str, task: str, scratch: str) -> Row:
-    """Run a task of the largest table below its limit; the reading leaves its files for the training."""
-    group = Cgroup(LIMIT)
-    kept = Path(scratch) / "kept"
-    kept.mkdir(exist_ok=True)
-    try:
-        script = kept / f"{task}.py"
-        script.write_text(text)
-        command = f"echo $$ > '{group.folder}/cgroup.procs' && exec '{sys.executable}' '{script}'"
-        done = subprocess.run(["sh", "-c", command], cwd=kept, capture_output=True)
-        if done.returncode:
-            raise SystemExit(f"the {task} did not fit: {group.killed} processes were killed")
-    finally:
-        group.close()
-    what = f"memory that the {task} of {SIZES[-1]:,} rows holds, below its limit"
-    return Row(what, "the limit", 1, [group.held / 2**20], [LIMIT / 2**20], unit="MiB")
