@@ -61,11 +61,14 @@ def read_cells(path, target_column):
     from pyarrow import csv as arrow
 
     with open(path, "rb") as file:
-        start = file.read(2)
-    if start in (b"PK", b"\x1f\x8b", b"\xd0\xcf"):
+        start = file.readline(10**7)
+    if start[:2] in (b"PK", b"\x1f\x8b", b"\xd0\xcf"):
         raise ValueError(" is packed, or an Excel file: save it as CSV or Parquet.")
-    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    csv.field_size_limit(10**9)
+    if len(start) == 10**7:
+        raise ValueError(" has a first line of over 10 MB: is it a table?")
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    csv.field_size_limit(10**7)  # until the names are known: a quote may swallow the whole file
+    begin = 1
 
     def rows(separator, strict=False):  # each with the number of its first line
         with open(path, newline="", encoding=encoding) as file:
@@ -99,6 +102,7 @@ def read_cells(path, target_column):
         body = next((line for line, _ in rows(separator) if line > header), None)
         if body is None:
             raise ValueError(" needs rows below its names.")
+        csv.field_size_limit(10**9)
         numbers = [str(number) for number in range(len(names))]
         try:
             cells = arrow.read_csv(
@@ -120,6 +124,8 @@ def read_cells(path, target_column):
                         f", line {line}: {len(row)} values for {len(names)} names. Give every "
                         "column a name and every row as many values."
                     ) from None
+            if "straddling" in str(error):  # in Arrow's words, it did not fit into a block
+                raise ValueError(" has a row of over 1 MB. Does a quote never end?") from None
             raise ValueError(f" is no table: {error}.") from None
         last = cells.slice(len(cells) - 1).to_pylist()[0].values()
         if any("\n" in (value or "") for value in last):  # does a quote swallow the rest?

@@ -287,6 +287,9 @@ SIZES = {
     "long name": GOOD.replace("a,b,target", "x" * 10**7 + ",b,target").replace("\n4,", "\nq,"),
     "long class": GOOD + "1,2," + "z" * 10**7 + "\n",
     "long cell": GOOD.replace("\n4,", "\n" + "q" * 10**7 + ","),
+    "no line at all": "\0" * 10**8,
+    "quote in the names that never ends": 'a,"b,target\n' + "1,2,x\n" * 10**7,
+    "quote that never ends": GOOD + '1,"2,x\n' + "1,2,x\n" * 10**6,
     "20000 columns": ",".join(["c"] * 20_000) + ",target\n" + (",".join(["1"] * 20_000) + ",x\n") * 2,
     "51 million cells": "a,b,target\n" + "1,2,x\n1,2,y\n" * 8_500_000,
 }
