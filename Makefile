@@ -13,7 +13,7 @@ SET_UP = p=$${PYTHON:-$$(command -v python3 python3.13 python3.12 python3.11 | h
 TEST = $(VENV) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-READERS = run lab fresh cluster-check workshop wheels stop
+READERS = run lab fresh project cluster-check workshop wheels stop
 MAINTAINERS = lint hooks lab-originals refresh exercises bench faults lock audit versions
 .PHONY: help set-up set-up-maintainer set-up-browser clean distclean test test-all test-nightly pictures $(READERS) $(MAINTAINERS)
 
@@ -36,6 +36,8 @@ lab:  ## Open your copies of the notebooks, in my/, in JupyterLab
 	@$(VENV) -m helpers.series.copies lab
 fresh:  ## Begin anew: your copies are set aside, the originals copied again
 	@$(VENV) -m helpers.series.copies fresh
+project:  ## Write a small project of your own, with the pipeline for your data, to FOLDER=/path/to/churn
+	@$(VENV) -m helpers.project "$${FOLDER-}"
 cluster-check:  ## Run notebook 06 against the cluster at KF_PIPELINES_ENDPOINT
 	@$(VENV) -m helpers.series 06 --params "$${PARAMS-}"
 workshop:  ## Start one MLflow server for a class; LEARNERS=30 says how many

@@ -629,13 +629,16 @@ def make_lean_pipeline(
     registered_model_name="",
     metric="accuracy",
     settings={},
+    name="lean-pipeline",
+    experiment_name="own-data",
 ):
     """Wire reading, a training, the lean upload and the gate; settings change a function's task."""
     if unknown := set(settings) - {read, train, upload_model_to_mlflow, promote_if_better}:
         raise ValueError(f"settings: no task of this pipeline runs {unknown.pop().__name__}.")
     default_params, default_name, default_metric = params, registered_model_name, metric
+    default_experiment = experiment_name
 
-    @dsl.pipeline(name="lean-pipeline")
+    @dsl.pipeline(name=name)
     def lean_pipeline(
         source: str,
         target_column: str = "target",
@@ -643,7 +646,7 @@ def make_lean_pipeline(
         columns: dict = {},
         params: dict = default_params,
         model_name: str = "model",
-        experiment_name: str = "own-data",
+        experiment_name: str = default_experiment,
         registered_model_name: str = default_name,
         metric: str = default_metric,
         mlflow_tracking_uri: str = "http://mlflow-server-service.mlflow-system.svc:5000",
