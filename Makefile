@@ -8,8 +8,10 @@ export PYTHONDONTWRITEBYTECODE =
 # A kernel is this environment's own, whichever the reader has installed for the user.
 export JUPYTER_PREFER_ENV_PATH = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Another project's modules and options.
+unexport PYTHONHOME PYTHONINSPECT PYTHONOPTIMIZE PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONWARNINGS
 
-SET_UP = p=$${PYTHON:-$$(command -v python3 python3.13 python3.12 python3.11 | head -n 1)}; "$${p:-python3}" tools/set_up.py
+SET_UP = p=$${PYTHON:-$$(command -v python3 python3.13 python3.12 python3.11 | head -n 1)}; "$${p:-python3}" -I tools/set_up.py
 TEST = $(VENV) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import filelock
 
-from helpers import names, paths
+from helpers import environment, names, paths
+from helpers import parameters as settings
 from helpers.paths import SeriesError
+from helpers.stack import access
 from helpers.workshop import progress
 
 # Libraries that talk while they work, and what makes them quiet. The learner's own choice wins.
@@ -44,7 +47,25 @@ def _hold(folder: Path, name: str) -> str:
             return chosen
 
 
-def notebook(name: str) -> Path:
+def parameters(name: str, values: dict[str, object]) -> None:
+    """Make a notebook's parameters fit what it declares, or refuse them in a sentence; the same as the runner does.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's file name without its ending.
+    values : dict
+        Its ``globals()``: a number where text is meant becomes text.
+
+    Raises
+    ------
+    SeriesError
+        Names the parameter and the remedy.
+    """
+    settings.settle(paths.NOTEBOOKS / f"{name}.ipynb", values)
+
+
+def notebook(name: str, values: dict[str, object] | None = None) -> Path:
     """Give a notebook an empty folder of its own, go there, and make MLflow quiet.
 
     Two kernels that run the same notebook at once get two folders: the second
@@ -54,6 +75,8 @@ def notebook(name: str) -> Path:
     ----------
     name : str
         The notebook's file name without its ending, such as ``"01_save_a_model"``.
+    values : dict, optional
+        Its ``globals()``, whose parameters are checked first, as `parameters` does.
 
     Returns
     -------
@@ -63,8 +86,13 @@ def notebook(name: str) -> Path:
     Raises
     ------
     SeriesError
-        If the state folder cannot be written to.
+        If the state folder cannot be written to, or a parameter does not fit.
     """
+    if values is not None:
+        parameters(name, values)
+    environment.tidy(os.environ)  # tasks and servers of models inherit it
+    if sys.flags.optimize:
+        raise SeriesError("PYTHONOPTIMIZE was set when this kernel began, so no check would check: unset it, restart.")
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
@@ -112,6 +140,7 @@ def experiment(experiment_name: str) -> str:
             f"or restore it: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     if found is not None and os.environ.get("_SERIES_TRACKING_URI") != os.environ.get("MLFLOW_TRACKING_URI"):
+        access.refuse_folder(found.artifact_location)
         try:  # a server with a log-in says only to who writes whether one may
             MlflowClient().set_experiment_tag(found.experiment_id, "used_by", "mlflow-kubeflow-notebooks")
         except MlflowException as error:

@@ -12,6 +12,7 @@ import requests
 import yaml
 
 from helpers import paths
+from helpers.stack.access import refuse_address
 
 # securityContext in a pipeline's Kubernetes part, which mlflow_pipeline uses, came with this backend
 # (kubeflow/pipelines, pull requests 12832 and 12859).
@@ -51,7 +52,9 @@ def endpoint() -> str:
     """
     inside = place() in ("a Kubeflow Notebook", "a pod")
     usual = "http://ml-pipeline.kubeflow.svc.cluster.local:8888" if inside else "http://localhost:8888"
-    return (os.environ.get("KF_PIPELINES_ENDPOINT") or usual).rstrip("/")
+    chosen = (os.environ.get("KF_PIPELINES_ENDPOINT") or usual).rstrip("/")
+    refuse_address(chosen, "KF_PIPELINES_ENDPOINT")
+    return chosen
 
 
 def token() -> str | None:

@@ -34,13 +34,15 @@ def check_model_name(model_name: str, parameter: str = "model_name") -> None:
         )
 
 
-def check_kernel(kernel: str) -> None:
+def check_kernel(kernel: str, parameter: str = "kernel") -> None:
     """Refuse a kernel that ``sklearn.svm.SVC`` cannot train on a table.
 
     Parameters
     ----------
     kernel : str
         One of ``linear``, ``poly``, ``rbf`` and ``sigmoid``.
+    parameter : str
+        What the message calls it.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def check_kernel(kernel: str) -> None:
     """
     kernels = ("linear", "poly", "rbf", "sigmoid")
     if kernel not in kernels:
-        raise SeriesError(f"kernel={kernel!r} is unknown to SVC: take one of {', '.join(kernels)}.")
+        raise SeriesError(f"{parameter}={kernel!r} is unknown to SVC: take one of {', '.join(kernels)}.")
 
 
 def items(text: str, parameter: str = "kernels") -> list[str]:

@@ -6,6 +6,7 @@ Standard library alone, in words that an old Python reads too, so that the wrong
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -18,6 +19,26 @@ from pathlib import Path
 LOWEST, HIGHEST = (3, 11), (3, 13)
 READERS, MAINTAINERS = "requirements.lock", "maintainers.lock"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# pip's settings that say how packages are reached, and what uv calls them; no other setting of pip's gets in.
+_REACH = {
+    "PIP_INDEX_URL": ["UV_DEFAULT_INDEX"],
+    "PIP_EXTRA_INDEX_URL": ["UV_INDEX"],
+    "PIP_FIND_LINKS": ["UV_FIND_LINKS"],
+    "PIP_NO_INDEX": [],
+    "PIP_TRUSTED_HOST": ["UV_INSECURE_HOST"],
+    "PIP_CERT": ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"],  # which an older pip puts before its own
+    "PIP_CLIENT_CERT": ["SSL_CLIENT_CERT"],
+    "PIP_PROXY": ["HTTP_PROXY", "HTTPS_PROXY"],
+    "PIP_CONFIG_FILE": [],
+    "PIP_CACHE_DIR": [],
+    "PIP_DEFAULT_TIMEOUT": ["UV_HTTP_TIMEOUT"],
+    "PIP_RETRIES": ["UV_HTTP_RETRIES"],
+    "PIP_KEYRING_PROVIDER": [],
+    "PIP_DISABLE_PIP_VERSION_CHECK": [],
+}
+_REACH_UV = re.compile(
+    "UV_(.*INDEX.*|FIND_LINKS|INSECURE_HOST|.*CERTS?|NATIVE_TLS|HTTP_.*|.*CACHE.*|OFFLINE|LINK_MODE|KEYRING_.*)"
+)
 _ASK = "import sys; print(sys.version_info[0], sys.version_info[1], sys.base_prefix)"
 
 
@@ -73,6 +94,38 @@ def run(command: list[str], log: Path, environment: dict[str, str]) -> bool:
         return subprocess.run(command, stdout=file, stderr=file, env=environment).returncode == 0
 
 
+def installers(python: str) -> dict[str, str]:
+    """Return the environment for pip and uv: of their settings only how packages are reached, the same for both.
+
+    Parameters
+    ----------
+    python : str
+        Whose pip is asked what it was told, by variables and by its files.
+
+    Returns
+    -------
+    dict of str to str
+        The reader's other variables are as they were.
+    """
+    given = dict(os.environ)
+    named = {name: value for name, value in given.items() if name in _REACH or _REACH_UV.fullmatch(name)}
+    left = {name: value for name, value in given.items() if not name.startswith(("PIP_", "PYTHON", "UV_"))}
+    listed = subprocess.run(
+        [python, "-m", "pip", "config", "list"], stdout=subprocess.PIPE, text=True, env={**left, **named}
+    ).stdout
+    told = {}
+    for place in ("global", "install", ":env:"):  # the last one wins
+        for name, value in re.findall(rf"^{place}\.([\w-]+)=(.*)$", listed, re.MULTILINE):
+            told["PIP_" + name.upper().replace("-", "_")] = " ".join(ast.literal_eval(value).split())
+    told = {name: value for name, value in told.items() if name in _REACH}
+    for name, twins in _REACH.items():
+        for twin in twins:
+            if name in told and not (twin in given and twin.startswith("UV_")):
+                # Of several links uv wants commas between them.
+                named[twin] = told[name].replace(" ", ",") if "LINKS" in name else told[name]
+    return {**left, **named, **told, "PIP_CONFIG_FILE": os.devnull}
+
+
 def install(python: str, lock: str, wheels: str) -> None:
     """Install a lock, each package checked against its hash: with uv, or with pip where uv cannot.
 
@@ -91,13 +144,7 @@ def install(python: str, lock: str, wheels: str) -> None:
         If a hash does not match, a package is missing, or both tools fail.
     """
     source = ["--no-index", "--find-links", wheels] if wheels else []
-    environment = dict(os.environ)
-    if not wheels and not {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & set(environment):
-        # What pip was told of a mirror, uv is told too.
-        listed = subprocess.run([python, "-m", "pip", "config", "list"], stdout=subprocess.PIPE, text=True).stdout
-        mirrors = re.findall(r"^\S+\.index-url='(.*)'$", listed, re.MULTILINE)
-        if mirrors:
-            environment["UV_DEFAULT_INDEX"] = mirrors[-1]
+    environment = installers(python)
     log = Path(".venv", "install.log")
     log.write_bytes(b"")
     pin = Path(".venv", "uv.txt")
@@ -118,7 +165,7 @@ def install(python: str, lock: str, wheels: str) -> None:
             f"with the same Python ({said(python, _ASK)}), and bring its folder here."
         )
     print(f"uv could not do it ({log} says why): pip does, which takes some minutes ...", flush=True)
-    if subprocess.run([*pip, lock]).returncode:
+    if subprocess.run([*pip, lock], env=environment).returncode:
         sys.exit(1)
 
 
@@ -153,6 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--browser", action="store_true", help="install Chromium if there is none")
     options = parser.parse_args(arguments)
     wheels, wanted = os.environ.get("WHEELS", ""), os.environ.get("PYTHON", "")
+    for name in [name for name in os.environ if re.match("PYTHON.", name)]:
+        del os.environ[name]  # another project's modules and options
     if wheels and not Path(wheels).is_dir():
         sys.exit(f"WHEELS={wheels} is no folder. make wheels FOLDER=... makes one, where there is internet.")
     python, stamp = os.path.join(".venv", "bin", "python"), Path(".venv", "stamp")
@@ -177,9 +226,8 @@ def main(arguments: list[str] | None = None) -> None:
             install(python, name, wheels)
         else:
             print("Installing the helpers of the series ...", flush=True)
-            subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "-e", "."], check=True
-            )
+            helpers = ["--quiet", "--no-deps", "--no-build-isolation", "-e", "."]
+            subprocess.run([python, "-m", "pip", "install", *helpers], check=True, env=installers(python))
         state[name] = digest
     stamp.write_text(json.dumps(state, indent=1))
     if options.browser:

@@ -8,6 +8,7 @@ from helpers.pipelines.mlflow_pipeline import (
     from_image,
     from_packages,
     give_access,
+    open_experiment,
     reach,
     trust_company_ca,
 )
@@ -521,7 +522,6 @@ def upload_model_to_mlflow(
     import re
 
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model_name) or ".." in model_name:
         raise ValueError(
@@ -548,18 +548,7 @@ def upload_model_to_mlflow(
         tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
 
     def upload():
-        if client.get_experiment_by_name(experiment_name) is None:
-            try:
-                client.create_experiment(experiment_name, artifact_location or None)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
-                    raise
-        experiment = client.get_experiment_by_name(experiment_name)
-        if experiment.lifecycle_stage != "active":
-            raise ValueError(
-                f"The experiment {experiment_name!r} was deleted: restore it or take another."
-            )
-        experiment_id = experiment.experiment_id
+        experiment_id = open_experiment(client, experiment_name, artifact_location)
         runs = client.search_runs([experiment_id], query)  # what an earlier try has begun
         run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
         run_id = run.info.run_id

@@ -23,9 +23,12 @@ IMAGE = "localhost/mlflow-kubeflow-notebooks/python:0.1.0"
 
 def travelling(function):
     """Return the functions that a component calls by name, whose text has to go with it."""
-    steps = dis.get_instructions(function)
-    names = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"} - set(dir(builtins))
-    found = [function.__globals__.get(name) for name in sorted(names)]
+    codes, names = [function.__code__], set()
+    for code in codes:
+        codes += [part for part in code.co_consts if hasattr(part, "co_code")]  # functions inside
+        steps = dis.get_instructions(code)
+        names |= {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}
+    found = [function.__globals__.get(name) for name in sorted(names - set(dir(builtins)))]
     return [one for one in found if hasattr(one, "__code__")]
 
 
@@ -116,6 +119,8 @@ def reach(work, mlflow_tracking_uri: str, patience: float):
         "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
         "[Cc]ode 403|403 Client": "{} lets you in, but not do this, as if the experiment or "
         "registered model were somebody else's: take another name, or ask for the right to it.",
+        "(?i)<!doctype html|<html|code 30[1-8]": "What answers at {} is a web page, as for a log-in: set "
+        "MLFLOW_TRACKING_TOKEN, or mend the address.",
         "[Cc]ode (404|405|501)|BadStatusLine|valid JSON": "What answers at {} is no MLflow server: "
         "mend the address.",
         "NameResolution|not known": "There is no host of the name in {}: mend the address.",
@@ -125,7 +130,7 @@ def reach(work, mlflow_tracking_uri: str, patience: float):
         "SSLError": "{} speaks no TLS, or another one: is it http:// instead of https://?",
         away: "No MLflow server answers at {}: start it, or mend the address.",
         "timed out": "{} does not answer in time: is it the right address, and the way open?",
-        "[Cc]ode 5": "{} has trouble of its own: ask who runs it what its log says.",
+        "[Cc]ode 5|too many 5": "{} has trouble of its own: ask who runs it what its log says.",
     }
     begin, pause = time.monotonic(), 1
     while True:
@@ -153,6 +158,34 @@ def trust_company_ca():
     if os.path.isfile(file):
         os.environ.setdefault("MLFLOW_TRACKING_SERVER_CERT_PATH", file)
         os.environ.setdefault("AWS_CA_BUNDLE", file)
+
+
+def open_experiment(client, experiment_name: str, artifact_location: str = "") -> str:
+    """Return the id of an experiment, made if need be; refuse one whose files nobody else would see."""
+    import re
+
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
+        try:
+            client.create_experiment(experiment_name, artifact_location or None)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
+                raise
+        experiment = client.get_experiment_by_name(experiment_name)
+    if experiment.lifecycle_stage != "active":
+        raise ValueError(
+            f"The experiment {experiment_name!r} was deleted: restore it or take another."
+        )
+    if not re.match(r"(?!file:)[a-z][a-z0-9+.-]+:", experiment.artifact_location):
+        raise ValueError(
+            f"The files of the experiment {experiment_name!r} belong into "
+            f"{experiment.artifact_location}, a folder of the server's machine, where this task "
+            "cannot write. Take another experiment_name with artifact_location=s3://..., or let "
+            "the server pass files on: --serve-artifacts."
+        )
+    return experiment.experiment_id
 
 
 def upload_sklearn_model_to_mlflow(
@@ -207,13 +240,7 @@ def upload_sklearn_model_to_mlflow(
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
 
     def upload():
-        if artifact_location and client.get_experiment_by_name(experiment_name) is None:
-            try:
-                client.create_experiment(experiment_name, artifact_location)
-            except mlflow.MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
-                    raise
-        experiment_id = mlflow.set_experiment(experiment_name).experiment_id
+        experiment_id = open_experiment(client, experiment_name, artifact_location)
         runs = client.search_runs([experiment_id], query)  # what an earlier try has begun
         run = runs[0] if runs else client.create_run(experiment_id, run_name=model_name, tags=tags)
         run_id = run.info.run_id

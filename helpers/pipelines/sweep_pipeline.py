@@ -12,6 +12,7 @@ from helpers.pipelines.mlflow_pipeline import (
     from_image,
     give_access,
     load_iris_data,
+    open_experiment,
     reach,
     train_from_csv,
     trust_company_ca,
@@ -94,13 +95,7 @@ def log_sweep(
     client = mlflow.MlflowClient()
 
     def log():
-        if artifact_location and client.get_experiment_by_name(experiment_name) is None:
-            try:
-                client.create_experiment(experiment_name, artifact_location)
-            except mlflow.MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # by a task beside this one
-                    raise
-        experiment_id = mlflow.set_experiment(experiment_name).experiment_id
+        experiment_id = open_experiment(client, experiment_name, artifact_location)
 
         def find_or_create(run_name, tags):  # a second try finds what the first has made
             query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from helpers import paths
+from helpers import environment, paths
 from helpers.paths import SeriesError
 
 MINE = paths.ROOT / "my"
@@ -113,6 +113,7 @@ def _record(mine: Path) -> dict[str, str]:
 
 def _open(folder: Path, start: str) -> None:
     """Become JupyterLab on a folder."""
+    environment.tidy(os.environ)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     options = ["--ServerApp.root_dir=.", f"--LabApp.default_url=/lab/tree/{start}"]
     options.append(f"--LabApp.app_settings_dir={_SETTINGS}")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import datetime
 import logging
@@ -17,22 +16,17 @@ import sys
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from functools import partial
 from pathlib import Path
 
 import nbformat
 from psutil import virtual_memory
 
-from helpers import machine, names, paths, stack
+from helpers import environment, machine, paths, stack
+from helpers import parameters as settings
 from helpers.paths import SeriesError
 from helpers.series.kernel import OwnKernel
 from helpers.series.notebooks import NEEDS_CLUSTER, Refused, find, tasks
 
-_CHECKS = {
-    "kernel": names.check_kernel,
-    "model_name": names.check_model_name,
-    "registered_model_name": partial(names.check_model_name, parameter="registered_model_name"),
-}
 CLEAR = "\r\x1b[K"  # the line of a terminal
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -90,12 +84,7 @@ def parameters_for(notebooks: list[Path], pairs: list[tuple[str, str]]) -> dict[
     Refused
         If no notebook declares a parameter, or a value is not usable.
     """
-    from papermill import inspect_notebook
-
-    declared = {path: {} for path in notebooks}
-    for path in declared:
-        for name, entry in inspect_notebook(path).items():
-            declared[path][name] = ast.literal_eval(entry["default"])
+    declared = {path: settings.declared(path) for path in notebooks}
     known = sorted({name for defaults in declared.values() for name in defaults})
     chosen = {path: {} for path in declared}
     for name, text in pairs:
@@ -103,28 +92,8 @@ def parameters_for(notebooks: list[Path], pairs: list[tuple[str, str]]) -> dict[
             raise Refused(f"There is no parameter {name!r}. Known are: {', '.join(known) or 'none'}.")
         for path, defaults in declared.items():
             if name in defaults:
-                chosen[path][name] = _convert(name, text, defaults[name])
-        try:
-            _CHECKS.get(name, lambda value: None)(text)
-        except SeriesError as error:
-            raise Refused(str(error)) from None
+                chosen[path][name] = settings.fitting(name, text, defaults[name])
     return chosen
-
-
-def _convert(name: str, text: str, default: object) -> object:
-    kind = type(default)
-    if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if text.lower() in words:
-            return words[text.lower()]
-        raise Refused(f"{name}={text!r} is neither true nor false.")
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise Refused(f"{name}={text!r} is not {what}, for example {default}.") from None
-    return text
 
 
 def jobs() -> int:
@@ -332,6 +301,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--refresh", action="store_true", help="execute the stored notebooks in place")
     asked = parser.parse_args(arguments)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it warns of is checked here
+    environment.tidy(os.environ)  # kernels, and what they start, inherit it
     try:
         if asked.jobs is not None and asked.jobs < 1:
             raise Refused(f"--jobs {asked.jobs} runs nothing: at least one notebook has to run at a time.")

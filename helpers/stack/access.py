@@ -22,6 +22,9 @@ def check_server(tracking_uri: str) -> None:
     StackError
         If it does not; the message has the cause and the remedy, and never a password.
     """
+    refuse_address(tracking_uri, "MLFLOW_TRACKING_URI")
+    if endpoint := os.environ.get("MLFLOW_S3_ENDPOINT_URL"):
+        refuse_address(endpoint, "MLFLOW_S3_ENDPOINT_URL")
     if not tracking_uri.startswith(("http://", "https://")):
         shown = re.sub(r"//[^/]*@", "//", tracking_uri)
         raise StackError(
@@ -34,15 +37,47 @@ def check_server(tracking_uri: str) -> None:
 
     try:
         with mock.patch.dict(os.environ, {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}):
-            reach(lambda: MlflowClient(tracking_uri).search_experiments(max_results=1), tracking_uri, 0)
+            client = MlflowClient(tracking_uri)
+            reach(lambda: client.search_experiments(max_results=1), tracking_uri, 0)
+            try:  # logged models came with MLflow 3
+                reach(lambda: client.search_logged_models(["0"], max_results=1), tracking_uri, 0)
+            except ConnectionError as error:
+                if not re.search("is no MLflow server|is a web page", str(error)):
+                    raise
+                raise ConnectionError(
+                    f"The server at {tracking_uri} is older than MLflow 3, and the series needs that: upgrade it."
+                ) from None
     except Exception as error:  # noqa: BLE001 - of several libraries
         raise StackError(
             f"{_first_line(error)} Without MLFLOW_TRACKING_URI the series starts a server of its own."
         ) from None
 
 
+def refuse_address(given: str, variable: str) -> None:
+    """Refuse an address that no client understands, and say how it is meant.
+
+    Parameters
+    ----------
+    given : str
+        What a variable holds.
+    variable : str
+        Its name.
+
+    Raises
+    ------
+    StackError
+        If ``http://`` is missing, or it was copied from a page in the browser.
+    """
+    shown = re.sub(r"//[^/]*@", "//", given)
+    if re.fullmatch(r"(localhost|[\w-]+(\.[\w-]+)+|[\w-]+(?=:\d))(:\d+)?(/.*)?", given):
+        raise StackError(f"{variable} is {shown!r}, without http:// or https:// in front: put one there.")
+    if re.search("[?#]", given):  # what the UI puts behind the server's address
+        server = re.split("[?#]", shown)[0].rstrip("/")
+        raise StackError(f"{variable} is {shown!r}, a page for a browser: take the server's address, {server}")
+
+
 def check_store(location: str) -> None:
-    """Find out whether the files of an experiment can be reached with the keys that this reader has.
+    """Find out whether the files of an experiment can be reached from here, with the keys that this reader has.
 
     Parameters
     ----------
@@ -54,6 +89,7 @@ def check_store(location: str) -> None:
     StackError
         If not: names what the store said, and the variables that lead to it.
     """
+    refuse_folder(location)
     try:
         _look(location)
     except Exception as error:  # noqa: BLE001 - of MLflow, boto3 and requests
@@ -62,6 +98,27 @@ def check_store(location: str) -> None:
             "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, and MLFLOW_S3_ENDPOINT_URL, which "
             "is unset for Amazon's own store; AWS_CA_BUNDLE names the file of a private CA."
         ) from None
+
+
+def refuse_folder(location: str) -> None:
+    """Refuse a location that is a folder of the server's machine: MLflow's client would write to one of its own.
+
+    Parameters
+    ----------
+    location : str
+        Where an experiment keeps its files.
+
+    Raises
+    ------
+    StackError
+        If it names no store.
+    """
+    if not re.match("(?!file:)[a-z][a-z0-9+.-]+:", location):
+        raise StackError(
+            f"The files of this experiment belong into {location}, a folder of the server's own machine, so what you "
+            "log would stay on yours. Take another experiment_name, on a server with --serve-artifacts or a bucket as "
+            "its --default-artifact-root."
+        )
 
 
 def _look(location: str) -> None:

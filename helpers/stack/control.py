@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from helpers import paths
+from helpers.environment import direct, lead_home, tidy
 from helpers.paths import SeriesError
 from helpers.stack import access, database, link, lost_runs, process, servers, state
 from helpers.stack.state import START_SECONDS, StackError, State
@@ -95,15 +96,14 @@ def connect() -> Stack:
     StackError
         If a server does not answer or does not start.
     """
-    os.environ.update(servers.direct())
+    tidy(os.environ)
+    os.environ.update(direct(os.environ))
     given = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
     if given and given != os.environ.get("_SERIES_TRACKING_URI"):
         access.check_server(given)
         return Stack(given, os.environ.get("MLFLOW_S3_ENDPOINT_URL"))
     found = start()
-    os.environ.update(environment())
-    for foreign in ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE"):
-        os.environ.pop(foreign, None)  # parts of another set of keys, which ours must not be mixed with
+    lead_home(os.environ, environment())
     os.environ["_SERIES_TRACKING_URI"] = found.tracking_uri
     with contextlib.suppress(OSError):
         lost_runs.process_mark()
@@ -128,7 +128,7 @@ def environment() -> dict[str, str]:
     known = state.read()
     if "mlflow" not in known.ports:
         raise StackError(f"The stack of this machine is not up. Start it: {paths.command('helpers.stack start')}")
-    variables = {"MLFLOW_TRACKING_URI": known.url("mlflow"), **servers.direct()}
+    variables = {"MLFLOW_TRACKING_URI": known.url("mlflow"), **direct(os.environ)}
     if "s3" in known.ports:
         variables |= {
             "MLFLOW_S3_ENDPOINT_URL": known.url("s3"),

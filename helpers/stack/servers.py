@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import requests
 
+from helpers import environment, paths
 from helpers.stack import database, link, process
-from helpers.stack.state import State, log, mark
+from helpers.stack.state import StackError, State, log, mark
 
 BUCKET = "mlflow"
 USUAL_PORTS = {"mlflow": 5000, "s3": 9000}
@@ -37,13 +39,6 @@ def names() -> tuple[str, ...]:
 def database_file() -> Path:
     """Return where the MLflow server keeps runs and registered models."""
     return mark("mlflow") / "mlflow.db"
-
-
-def direct() -> dict[str, str]:
-    """Return variables that keep a company's HTTP proxy out of the way to this machine's own servers."""
-    hosts = [os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "", "127.0.0.1", "localhost"]
-    value = ",".join(dict.fromkeys(part for host in hosts for part in host.split(",") if part))
-    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def choose_ports(name: str, before: list[int], usual: bool) -> list[int]:
@@ -91,25 +86,49 @@ def spawn(state: State, name: str, *, usual_port: bool) -> str | None:
     """
     process.end(process.alive(mark(name)))  # what a killed server or a lost state left behind has the data open
     mark(name).mkdir(exist_ok=True)
-    mended = database.mend(database_file()) if name == "mlflow" else None
-    file = log(name)
-    file.parent.mkdir(exist_ok=True)
-    if file.exists():
-        file.replace(file.with_suffix(".previous.log"))
-    state.ports[name] = choose_ports(name, state.ports.get(name, []), usual_port)
-    state.write()
-    with open(file, "wb") as stream:
-        # A session of its own: an interrupted kernel must not take the servers with it.
-        subprocess.Popen(
-            _command(state, name),
-            env=_environment(state, name),
-            cwd=mark(name),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with os.fdopen(_hold(name)) as held:
+        mended = database.mend(database_file()) if name == "mlflow" else None
+        file = log(name)
+        file.parent.mkdir(exist_ok=True)
+        if file.exists():
+            file.replace(file.with_suffix(".previous.log"))
+        state.ports[name] = choose_ports(name, state.ports.get(name, []), usual_port)
+        state.write()
+        with open(file, "wb") as stream:
+            # A session of its own: an interrupted kernel must not take the servers with it.
+            subprocess.Popen(
+                _command(state, name),
+                env=_environment(state, name),
+                cwd=mark(name),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[held.fileno()],
+            )
     return mended
+
+
+def _hold(name: str) -> int:
+    """Lock a server's data, for the server to keep as long as it lives: others may not see its process.
+
+    Raises
+    ------
+    StackError
+        If it runs where this process sees nothing, such as in another container.
+    """
+    held = os.open(paths.work_dir() / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise StackError(
+            f"The {TITLES[name]} of {paths.work_dir()} runs elsewhere already, as in another container, and nothing "
+            "was touched. Stop it there, or name a state folder of your own in SERIES_WORK."
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return held
 
 
 def answers(state: State, name: str) -> bool:
@@ -150,7 +169,7 @@ def _command(state: State, name: str) -> list[str]:
     ports, data = state.ports[name], mark(name)
     if name == "s3":
         flags = {
-            "dir": data,
+            "dir": ".",  # the server runs in its folder, whose name may hold what an address may not
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             "bucket": BUCKET,
@@ -174,7 +193,7 @@ def _command(state: State, name: str) -> list[str]:
         "host": "127.0.0.1",
         "port": ports[0],
         "workers": 1,
-        "backend-store-uri": f"sqlite:///{database_file()}",
+        "backend-store-uri": f"sqlite:///{database_file().name}",
         "default-artifact-root": bucket if with_keys else "mlflow-artifacts:/",
         "artifacts-destination": bucket,
     }
@@ -190,8 +209,8 @@ def _command(state: State, name: str) -> list[str]:
 
 def _environment(state: State, name: str) -> dict[str, str]:
     keys = {"AWS_ACCESS_KEY_ID": state.access_key, "AWS_SECRET_ACCESS_KEY": state.secret_key}
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLFLOW_"))}
-    inherited[process.MARK] = str(mark(name))
+    inherited = dict(os.environ)
+    environment.lead_home(inherited, {process.MARK: str(mark(name))})
     if name == "s3":
         return inherited | keys
     # The default pool of five connections fails half of thirty simultaneous clients. Each learner has a kernel and a
@@ -212,15 +231,16 @@ def _environment(state: State, name: str) -> dict[str, str]:
         lean |= {"MLFLOW_SERVER_ALLOWED_HOSTS": "*", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*"}
     if weed():
         lean |= keys | {"MLFLOW_S3_ENDPOINT_URL": state.url("s3"), "AWS_DEFAULT_REGION": "us-east-1"}
-    return inherited | lean | direct()
+    return inherited | lean
 
 
 def _s3(state: State):
     from botocore.config import Config
     from botocore.session import Session
 
-    # Without a profile: the reader's AWS_PROFILE has nothing to do with this store.
-    return Session({"profile": (None, None, None, None)}).create_client(
+    # The reader's profile and files have nothing to do with this store.
+    none = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    return Session({"profile": (None, None, None, None), **none}).create_client(
         "s3",
         endpoint_url=state.url("s3"),
         region_name="us-east-1",

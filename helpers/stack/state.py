@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
+import psutil
 
 from helpers import paths
 from helpers.paths import SeriesError
@@ -107,16 +108,19 @@ def locked(say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         If another process keeps it for minutes, or the folder cannot be used.
     """
     try:
-        lock = filelock.FileLock(paths.work_dir() / "stack.lock")
+        lock, holder = filelock.FileLock(paths.work_dir() / "stack.lock"), paths.work_dir() / "stack.pid"
         for second in range(3 * START_SECONDS):
             try:
                 lock.acquire(timeout=1)
                 break
             except filelock.Timeout:
+                _refuse_to_wait(holder, second)
                 say(f"Waiting while another program starts it: {second + 1} s")
         else:
             raise StackError("Another process has been starting the stack for minutes. End it, then run this again.")
         try:
+            with contextlib.suppress(OSError):  # a full disk
+                holder.write_text(str(os.getpid()))
             yield
         finally:
             lock.release()
@@ -125,6 +129,24 @@ def locked(say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
             f"The state folder {paths.work_dir()} or a program cannot be used: {error}. Free some space or "
             "make the folder writable, then run this again."
         ) from None
+
+
+def _refuse_to_wait(holder: Path, seconds: int) -> None:
+    """Raise where the holder of the lock will never give it back by itself."""
+    pid, status = None, "on another machine or in another container"
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        pid = int(holder.read_text())
+        status = psutil.Process(pid).status()
+    if status == psutil.STATUS_STOPPED:
+        raise StackError(
+            f"Process {pid} was stopped while it started the servers, as by Ctrl-Z: let it go on (fg) or end it (kill "
+            f"-9 {pid}), then run this again."
+        )
+    if status.startswith("on another") and pid is not None and seconds >= 10:
+        raise StackError(
+            f"Process {pid}, which is {status}, or gone, keeps {holder.with_suffix('.lock')}. Wait for it there; if "
+            "nothing runs there, delete that file. Or name a state folder of your own in SERIES_WORK."
+        )
 
 
 def log(name: str) -> Path:

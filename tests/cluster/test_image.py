@@ -107,3 +107,14 @@ def test_the_workflow_publishes_only_a_tag_that_is_the_images_version():
     for tag, code in ((f"v{version}", 0), ("v9.9.9", 1), (version, 1)):
         own = os.environ | {"IMAGE": mlflow_pipeline.IMAGE, "GITHUB_REF_NAME": tag}
         assert subprocess.run(["bash", "-e", "-c", check], env=own).returncode == code, tag
+
+
+@pytest.mark.parametrize(("given", "port"), [("tcp://10.0.0.1:80", "8888"), ("8899", "8899"), (None, "unset")])
+def test_a_service_called_jupyter_does_not_choose_the_port(tmp_path, given, port):
+    """Kubernetes sets JUPYTER_PORT to the address of a Service of that name."""
+    for name in ("python", "jupyter"):
+        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" = lab ] && echo "port ${JUPYTER_PORT-unset}"; exit 0\n')
+        (tmp_path / name).chmod(0o755)
+    own = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)} | ({"JUPYTER_PORT": given} if given else {})
+    done = subprocess.run(["sh", DEPLOY / "image" / "start-notebook"], env=own, capture_output=True, text=True)
+    assert done.stdout == f"port {port}\n", done.stderr

@@ -20,6 +20,7 @@ from support.proxy import Proxy
 
 from helpers import begin, paths, stack
 from helpers.pipelines.lean_pipeline import upload_model_to_mlflow
+from helpers.series import exercises
 from helpers.stack.process import free_port
 
 TOKEN, SECRET = "a-token-of-the-company", "kims-password-of-tests"
@@ -320,3 +321,31 @@ def test_notebooks_run_against(kind, notebooks, request, other, tmp_path):
     assert not (other.work / "stack.json").exists(), "a server of the series was started"
     executed = "".join(path.read_text() for path in other.work.glob("runs/*/*.ipynb"))
     assert SECRET not in executed and TOKEN not in executed
+
+
+SOLUTIONS = ("02", "03", "05", "07", "08", "09")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS)
+def test_exercises_check_themselves_against(kind, request, other, tmp_path):
+    request.getfixturevalue("servers")
+    os.environ["SERIES_WORK"] = str(other.work)
+    with company_server(kind, request, tmp_path) as (url, variables):
+        for name in [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_"))]:
+            del os.environ[name]
+        said = {}
+        for path in exercises.solutions():
+            if path.stem[:2] in SOLUTIONS:
+                done = other.run(
+                    "-m papermill --no-progress-bar",
+                    str(path),
+                    str(tmp_path / path.name),
+                    timeout=600,
+                    MLFLOW_TRACKING_URI=url,
+                    **variables,
+                )
+                assert done.returncode == 0, done.stderr[-3000:]
+                said[path.stem] = re.findall(r"not yet: [^\n]*", (tmp_path / path.name).read_text())
+    assert not any(said.values()), said
+    assert not (other.work / "stack.json").exists(), "a server of the series was started"

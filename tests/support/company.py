@@ -29,26 +29,32 @@ ADMIN, PASSWORD = "admin", "a-password-of-tests"  # of the log-in
 
 
 def certificate(folder: Path, days: int = 1) -> Path:
-    """Make a private CA's certificate for this machine, with its key behind it in the same file."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(now - datetime.timedelta(days=9)).not_valid_after(now + datetime.timedelta(days=days))
-    made = made.add_extension(x509.SubjectAlternativeName(here), False)
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(key, hashes.SHA256())
+    """Make a certificate for this machine, its key and that of the private CA that signed it, in one file for both sides."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority, here = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("company", "localhost"))
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in (authority, here)}
+    addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    pem = b""
+    for name in (here, authority):
+        made = x509.CertificateBuilder(authority, name, keys[name].public_key(), x509.random_serial_number())
+        end = now + datetime.timedelta(days=days if name == here else 9)
+        made = made.not_valid_before(now - datetime.timedelta(days=9)).not_valid_after(end)
+        made = made.add_extension(x509.BasicConstraints(ca=name == authority, path_length=None), True)
+        if name == here:
+            made = made.add_extension(x509.SubjectAlternativeName(addresses), False)
+        pem += made.sign(keys[authority], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    pem += keys[here].private_bytes(serialization.Encoding.PEM, *form)
     (folder / f"ca{days}.pem").write_bytes(pem)
     return folder / f"ca{days}.pem"
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, *options: str, port: int = 0, **variables: str) -> Iterator[str]:
+def mlflow_server(folder: Path, *options: str, port: int = 0, python=sys.executable, **variables: str) -> Iterator[str]:
     """Run ``mlflow server`` with options; yield its address."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = port or free_port(), folder / "log"
-    command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1", *options]
+    command = [python, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1", *options]
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with open(log, "wb") as stream:
         environment = clean(os.environ, **own, **variables)

@@ -1,11 +1,21 @@
 """What the first command of a reader does on a machine that is not ready, and on one that is."""
 
+import base64
+import contextlib
+import hashlib
+import http.server
+import importlib.util
+import os
 import re
+import ssl
 import subprocess
 import sys
+import threading
+import zipfile
 from pathlib import Path
 
 import pytest
+from support import company
 
 from helpers.paths import ROOT
 from tools import set_up
@@ -146,3 +156,105 @@ def test_every_target_that_the_pages_name_exists():
     for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md"):
         for target in re.findall(r"`(?:\.\./)?make ([a-z-]+)", (ROOT / page).read_text()):
             assert f"\n{target}:" in makefile, f"{page}: make {target}"
+
+
+# --- how packages are reached, and nothing else of what pip and uv are told ----------------------------
+
+
+@pytest.fixture
+def environment_of_its_own(tmp_path, monkeypatch):
+    """A checkout with an empty environment that has this one's uv, and a lock with one small package."""
+    folder = tmp_path / "check out"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_", "SSL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], check=True)
+    (site,) = Path(".venv/lib").glob("*/site-packages")
+    uv = Path(importlib.util.find_spec("uv").origin).parent
+    (site / "uv").symlink_to(uv)
+    Path(".venv/bin/uv").symlink_to(Path(sys.executable).parent / "uv")
+    wheel = tmp_path / "index" / "tiny" / "tiny-1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>')
+    Path(set_up.READERS).write_text(f"tiny==1.0 \\\n    --hash=sha256:{digest}\n")
+    return site
+
+
+@contextlib.contextmanager
+def mirror(folder, pem):
+    """Serve the packages of a folder as a company does: with a certificate of its own CA, to who has the password."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=folder)
+
+        def do_GET(self):
+            if self.headers.get("Authorization") == "Basic " + base64.b64encode(b"kim:secret").decode():
+                return super().do_GET()
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+    yield f"https://kim:secret@localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("told", ["by variables", "by pip's file", "by another file"])
+def test_a_mirror_behind_a_private_ca_serves_pip_and_uv(environment_of_its_own, tmp_path, monkeypatch, capfd, told):
+    pem = company.certificate(tmp_path)
+    with mirror(tmp_path / "index", pem) as index:
+        if told == "by variables":
+            monkeypatch.setenv("PIP_INDEX_URL", index)
+            monkeypatch.setenv("PIP_CERT", str(pem))
+        else:
+            file = tmp_path / ("pip.conf" if "another" in told else ".config/pip/pip.conf")
+            file.parent.mkdir(exist_ok=True, parents=True)
+            file.write_text(f"[global]\nindex-url = {index}\n[install]\ncert = {pem}\nuser = true\n")
+            if "another" in told:
+                monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+        set_up.install(os.path.join(".venv", "bin", "python"), set_up.READERS, "")
+        assert (environment_of_its_own / "tiny.py").exists()
+        assert "uv could not do it" not in capfd.readouterr().out and (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PIP_USER": "1"},
+        {"PIP_TARGET": "elsewhere"},
+        {"PIP_PREFIX": "elsewhere"},
+        {"PIP_NO_DEPS": "1", "PIP_CONSTRAINT": "/nowhere.txt", "PIP_REQUIREMENT": "/nowhere.txt"},
+        {"PIP_ONLY_BINARY": ":none:", "PIP_NO_BINARY": ":all:"},
+        {"UV_SYSTEM_PYTHON": "1", "UV_PYTHON": "3.99", "UV_CONSTRAINT": "/nowhere.txt"},
+        {"PYTHONPATH": "broken", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"},
+    ],
+    ids=lambda variables: "+".join(variables),
+)
+def test_other_settings_do_not_get_in(environment_of_its_own, tmp_path, monkeypatch, capfd, variables):
+    for name in ("pip", "uv"):
+        broken = Path("broken") / name / "__init__.py"
+        broken.parent.mkdir(parents=True)
+        broken.write_text("raise RuntimeError('another pip')")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(Path(value).absolute()) if value in ("broken", "elsewhere") else value)
+    set_up.install(os.path.join(".venv", "bin", "python"), set_up.READERS, str(tmp_path / "index" / "tiny"))
+    assert (environment_of_its_own / "tiny.py").exists() and not Path("elsewhere").exists()
+    assert "uv could not do it" not in capfd.readouterr().out
