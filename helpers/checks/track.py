@@ -65,7 +65,7 @@ def check_02_3(names: Names) -> str:
         )
     finished(found)
     if "notes.txt" not in artifacts(found):
-        raise NotYet("the run has no file `notes.txt`.", 'log it with `mlflow.log_artifact("notes.txt")`.')
+        raise NotYet("the run has no file `notes.txt`.", 'log it with `mlflow.log_text(TEXT, "notes.txt")`.')
     text = mlflow.artifacts.load_text(f"{uri}/notes.txt")
     if not text.strip():
         raise NotYet("`notes.txt` is empty on the server.", "write a line into it before you log it.")

@@ -325,14 +325,9 @@ with task_states():
     run = where()
 print(run.output == sys.prefix, " " in sys.prefix, folder.is_relative_to(paths.work_dir()))
 """)
-    libraries = os.pathsep.join([str(paths.ROOT), sysconfig.get_paths()["purelib"]])
-    done = subprocess.run(
-        [environment / "bin" / "python", script],
-        env=os.environ | {"PYTHONPATH": libraries},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    (site,) = environment.glob("lib/*/site-packages")
+    (site / "here.pth").write_text(f"{paths.ROOT}\n{sysconfig.get_paths()['purelib']}\n")
+    done = subprocess.run([environment / "bin" / "python", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == [
         "where                           running",
         "where                           succeeded",

@@ -200,8 +200,9 @@ def test_two_run_at_once_and_each_has_a_line(notebook, work, tmp_path, capfd):
 
 def test_of_two_at_once_one_fails_and_no_more_is_begun(notebook, work, tmp_path, capfd):
     fails = notebook(meeting(tmp_path, "a", "b") + "1 / 0", name="01_a")
-    slow = notebook(meeting(tmp_path, "b", "a") + "time.sleep(3)", name="02_b")
     folder = run.new_folder()
+    seen = f"while 'ZeroDivisionError' not in open({str(folder / '01_a.ipynb')!r}).read(): time.sleep(0.1)\n"
+    slow = notebook(meeting(tmp_path, "b", "a") + seen + "time.sleep(3)", name="02_b")
     with pytest.raises(run.NotebookError, match=r"01_a failed in cell \[1\]: ZeroDivisionError"):
         run.run([(fails, {}), (slow, {}), (notebook("1", name="03_c"), {})], folder, 2)
     assert re.search("^02_b  done", capfd.readouterr().out, re.MULTILINE), "what ran already comes to its end"

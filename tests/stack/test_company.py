@@ -126,7 +126,7 @@ def serves_files():
         (f"http://kim:{SECRET}@127.0.0.1:9", {}, "holds a password.*MLFLOW_TRACKING_USERNAME"),
         (f"postgresql://kim:{SECRET}@db/x", {}, "is 'postgresql://db/x', which is no server"),
         (speaks_ssh, {}, "is no MLflow server"),
-        (serves_files, {}, "is no MLflow server"),
+        (serves_files, {}, "is a web page, as for a log-in"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
