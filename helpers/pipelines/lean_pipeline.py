@@ -639,7 +639,7 @@ def make_lean_pipeline(
         registered_model_name: str = default_name,
         metric: str = default_metric,
         mlflow_tracking_uri: str = "http://mlflow-server-service.mlflow-system.svc:5000",
-        mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
+        mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:8333",
         artifact_location: str = "",
         s3_secret_name: str = "mlpipeline-minio-artifact",
         mlflow_secret_name: str = "mlflow-log-in",

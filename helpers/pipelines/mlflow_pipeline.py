@@ -321,7 +321,7 @@ def make_pipeline(component):
         model_name: str = "svc",
         experiment_name: str = "iris",
         mlflow_tracking_uri: str = "http://mlflow-server-service.mlflow-system.svc:5000",
-        mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:9000",
+        mlflow_s3_endpoint_url: str = "http://seaweedfs.kubeflow.svc:8333",
         artifact_location: str = "",
         s3_secret_name: str = "mlpipeline-minio-artifact",
         mlflow_secret_name: str = "mlflow-log-in",

@@ -324,7 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
             if path.stem == NEEDS_CLUSTER and not asked.names and not os.environ.get("KF_PIPELINES_ENDPOINT")
         ]
         notebooks = [path for path in notebooks if path not in left_out]
-        servers = stack.connect()
+        # Notebook 06 has a server on its cluster.
+        servers = stack.connect() if any(path.stem != NEEDS_CLUSTER for path in notebooks) else None
         folder = new_folder()
         run([(path, parameters[path]) for path in notebooks], folder, asked.jobs or jobs())
     except Refused as error:
@@ -338,7 +339,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     for path in left_out:
         print(f"{path.stem}     not run: it needs a cluster, and KF_PIPELINES_ENDPOINT is not set")
-    print(f"\nMLflow UI:           {servers.tracking_uri}\nExecuted notebooks:  {paths.short(folder)}")
-    if os.environ.get("_SERIES_TRACKING_URI") == servers.tracking_uri:
+    print(
+        (f"\nMLflow UI:           {servers.tracking_uri}" if servers else "")
+        + f"\nExecuted notebooks:  {paths.short(folder)}"
+    )
+    if servers and os.environ.get("_SERIES_TRACKING_URI") == servers.tracking_uri:
         print("The servers stay up. To stop them: make stop")
     return 0

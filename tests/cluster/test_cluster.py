@@ -7,6 +7,8 @@ import re
 import boto3
 import nbformat
 import pytest
+import requests
+import yaml
 from mlflow import MlflowClient
 from support.kfp_server import serve
 from support.with_cluster import EXPERIMENT, cluster
@@ -44,10 +46,6 @@ def test_slow_multi_user_cluster_with_keys_in_the_task(place, servers, capsys, t
         os.environ |= {name: value for name, value in stack.environment().items() if name.startswith("AWS_")}
         os.environ |= {"KF_PIPELINES_SA_TOKEN_PATH": token_file}
         os.environ["MLFLOW_S3_ENDPOINT_URL"] = servers.s3_endpoint_url
-        config = paths.work_dir() / "kubeconfig"
-        text = open(os.environ["KUBECONFIG"]).read().replace("user: {}", f"user: {{token: {TOKEN}}}")
-        config.write_text(text)
-        os.environ["KUBECONFIG"] = str(config)
         code = run.main([NAME, "--params", f"namespace=team-a keys=direct experiment_name={name}"])
     said = capsys.readouterr()
     assert code == 0, said.out + said.err
@@ -76,7 +74,7 @@ def test_proxied_run_makes_one_mlflow_run_and_leaves_nothing_in_kfp(place, serve
         ({"token": TOKEN}, None, "wants a token and there is none"),
         ({"token": TOKEN, "unknown_issuer": True}, "of another cluster", "Jwt issuer is not configured"),
         ({"token": TOKEN, "namespaces": ["else"]}, TOKEN, r"not into the namespace 'kubeflow' \(403\)"),
-        ({"version": "2.15.0"}, None, "runs KFP 2.15.0, and this pipeline needs 2.16.0"),
+        ({"version": "2.14.3"}, None, "runs KFP 2.14.3, and this pipeline needs 2.15.0"),
         ({"down": True}, None, r"No KFP API answers at http://127.0.0.1:\d+ .*kubectl port-forward"),
     ],
     ids=["no token", "other issuer", "other namespace", "older backend", "down"],
@@ -96,6 +94,16 @@ def test_a_refusal_ends_the_notebook_with_its_sentence(place, servers, capsys):
     assert "Traceback" not in said
 
 
+def test_an_mlflow_server_that_is_away_is_told_before_anything_is_sent(other, capsys, monkeypatch):
+    with serve() as url:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", url)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        monkeypatch.setattr(stack, "connect", lambda: pytest.fail("a server of this machine is none of the cluster"))
+        assert run.main([NAME]) == 1
+        assert requests.get(f"{url}/apis/v2beta1/runs", timeout=5).json() == {}
+    assert re.search("failed in cell .*StackError: No MLflow server answers at", capsys.readouterr().err)
+
+
 LEAN = paths.DEPLOY / "lean_pipeline.yaml"
 
 
@@ -113,6 +121,26 @@ def test_arguments_are_put_together_and_what_is_missing_or_unknown_is_named_befo
             kubeflow_cluster.arguments(LEAN, chosen, given)
 
 
+@pytest.mark.parametrize("name", ["mlflow_pipeline", "lean_pipeline", "lean_pipeline_packages"])
+def test_an_older_backend_takes_the_copy_that_is_made_for_it(tmp_path, capsys, name):
+    import kfp
+
+    file = paths.DEPLOY / f"{name}.yaml"
+    for version in ("2.16.0", "2.17.0", "unknown"):
+        assert kubeflow_cluster.for_backend(file, version, tmp_path) == file
+    assert not capsys.readouterr().out
+    older = kubeflow_cluster.for_backend(file, "2.15.0", tmp_path)
+    assert "KFP 2.15.0 does not know securityContext" in capsys.readouterr().out
+    arguments = {"source": "x"} if "lean" in name else {}
+    with serve(version="2.15.0", slow=60) as url:
+        client = kfp.Client(host=url, namespace="kubeflow")
+        with pytest.raises(Exception, match="securityContext"):
+            client.create_run_from_pipeline_package(str(file), arguments)
+        assert client.create_run_from_pipeline_package(str(older), arguments).run_id
+    theirs, ours = (list(yaml.safe_load_all(path.read_text())) for path in (older, file))
+    assert theirs[0] == ours[0] and "optional: true" in older.read_text(), "secrets stay"
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("failing", ["model_type guess", "colour red"])
 def test_another_pipeline_goes_the_same_way(place, servers, capsys, tmp_path, failing):
@@ -123,7 +151,7 @@ def test_another_pipeline_goes_the_same_way(place, servers, capsys, tmp_path, fa
     code, said, text = run_notebook(place, capsys, *own, "-p", "pipeline_name", "lean")
     assert code == 0, said
     assert "svc/model.skops" in text
-    assert f"{int(failing == 'model_type guess')} pod failed" in text
+    assert f"{int(failing == 'model_type guess')} task failed" in text
 
 
 def test_login_page_is_recognised():

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import types
 
 import jsonschema
 import kubernetes_validate
@@ -80,3 +81,24 @@ def test_a_mistake_is_found(manifest, change):
     change(broken["spec"]["predictor"]["model"])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, SCHEMA)
+
+
+def test_where_the_server_holds_the_keys_it_names_the_bucket_of_deploy():
+    notebook = nbformat.read(paths.NOTEBOOKS / "07_register_and_serve.ipynb", as_version=4)
+    (source,) = [cell.source for cell in notebook.cells if "storageUri" in cell.source and cell.cell_type == "code"]
+
+    def run(uri):
+        info = types.SimpleNamespace(artifact_uri=uri)
+        client = types.SimpleNamespace(
+            get_run=lambda run_id: types.SimpleNamespace(info=info),
+            get_model_version_by_alias=lambda *_: types.SimpleNamespace(run_id="1"),
+        )
+        names = {"client": client, "registered_model_name": "m", "model_name": "svc"}
+        exec(source, names)
+        return names["model"]["storageUri"]
+
+    destination = (paths.DEPLOY / "mlflow/overlays/proxied/kustomization.yaml").read_text()
+    assert "s3://mlflow" in destination + "".join(
+        p.read_text() for p in (paths.DEPLOY / "mlflow/overlays/proxied").glob("*")
+    )
+    assert run("mlflow-artifacts:/8/1/artifacts") == run("s3://mlflow/8/1/artifacts") == "s3://mlflow/8/1/artifacts/svc"

@@ -89,6 +89,8 @@ def parse(documents: list) -> tuple[dict, dict]:
     spec = next((document for document in documents if "platforms" not in document), None)
     if spec is None:
         raise invalid("no pipeline spec is provided")
+    if "pipelineInfo" not in spec:
+        raise refusal(3, "", "unknown template format")
     if field := unknown_field(spec, pipeline_spec_pb2.PipelineSpec()):
         raise invalid(f'invalid v2 pipeline spec: proto: (line 1:2): unknown field "{field}"')
     if spec.get("schemaVersion") != "2.1.0":
@@ -130,7 +132,7 @@ def arguments(spec: dict, given: dict, overrides: dict[str, str]) -> dict:
             isinstance(given[name], TYPES[kind]) and (kind == "BOOLEAN" or not isinstance(given[name], bool))
         ):
             raise invalid(
-                f"input parameter {name} requires type {kind.lower()}, but the parameter value is not of "
+                f"input parameter {name} requires type {kind.lower()}, but the input parameter is not of "
                 f"{kind.lower()} value type",
                 where,
             )
@@ -141,18 +143,3 @@ def arguments(spec: dict, given: dict, overrides: dict[str, str]) -> dict:
         if name in overrides and re.search(r"\.svc(\.cluster\.local)?$", urlsplit(str(value)).hostname or "")
     }
     return given | services
-
-
-def status(code: int, reason: str, message: str) -> Refusal:
-    return Refusal(
-        code,
-        {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": message,
-            "reason": reason,
-            "code": code,
-        },
-    )

@@ -1,9 +1,9 @@
-"""A stand-in for the Kubeflow Pipelines API v2beta1, and for the Kubernetes calls that list pods and give their logs.
+"""A stand-in for the Kubeflow Pipelines API v2beta1, and for its call that gives a task's log.
 
 It is no Kubeflow: it keeps what it gets in memory, checks each body against the models of `kfp_server_api`, and
 executes runs with `kfp_workflow`. Where the real backend is odd, it is odd too: `finished_at` of a running run is
-1970; a pipeline with versions cannot be deleted. A task's log is found through the pods with the label
-`pipeline/runid`. It knows what notebook 06 asks for, and no more.
+1970; a pipeline with versions cannot be deleted; a log that is not there is answered with status 200.
+It knows what notebook 06 asks for, and no more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from .kfp_rules import Refusal, arguments, check, check_fields, invalid, parse, refusal, status
+from .kfp_rules import Refusal, arguments, check, check_fields, invalid, parse, refusal
 from .kfp_workflow import Workflow, now
 
 USER = "user@example.com"
@@ -60,11 +60,9 @@ class StandIn:
 
     # --- who may do what ---------------------------------------------------------------------------
 
-    def check_token(self, given: str | None, kubernetes: bool) -> None:
+    def check_token(self, given: str | None) -> None:
         if self.token is None or given == f"Bearer {self.token}":
             return
-        if kubernetes:
-            raise status(401, "Unauthorized", "Unauthorized")
         if given and self.unknown_issuer:
             raise Refusal(401, "Jwt issuer is not configured")
         raise refusal(16, "Unauthenticated: ", "Request header error: there is no user identity header.")
@@ -92,13 +90,14 @@ class StandIn:
     def answer(self, method: str, url: str, headers, content: bytes) -> dict | str:
         parts = urlsplit(url)
         path, query = parts.path.removeprefix("/pipeline"), dict(parse_qsl(parts.query))
-        self.check_token(headers.get("Authorization"), path.startswith("/api/v1/"))
+        self.check_token(headers.get("Authorization"))
         with self.lock:
             match [method, *map(unquote, path.strip("/").split("/"))]:
-                case ["GET", "api", "v1", "namespaces", namespace, "pods"]:
-                    return self.pods(namespace, query)
-                case ["GET", "api", "v1", "namespaces", namespace, "pods", pod, "log"]:
-                    return self.log(namespace, pod, query)
+                case ["GET", "apis", "v1alpha1", "runs", run_id, "nodes", node, "log"]:
+                    self.get("runs", run_id)
+                    lost = "BadRequestError: Failed to read logs for run {}: InternalServerError: Failed to read logs"
+                    text = self.workflows[run_id].log(node)
+                    return json.dumps({"error_message": lost.format(run_id)}) if text is None else text
                 case ["GET", "apis", "v2beta1", "healthz"]:
                     return {
                         "commit_sha": "unknown",
@@ -115,10 +114,12 @@ class StandIn:
                         if item["name"] == name and item.get("namespace", "") == query.get("namespace", "")
                     ]
                     if not found:
+                        namespace = query.get("namespace", "")
                         raise refusal(
                             5,
-                            "Failed to get a pipeline by name: ResourceNotFoundError: ",
-                            f"Pipeline {name} not found.",
+                            f"Failed to get a pipeline with name {name} and namespace {namespace}. Check error stack.: "
+                            f"Failed to get a pipeline named {name} in namespace {namespace}: ResourceNotFoundError: ",
+                            f"Namespace/Pipeline {namespace}/{name} not found",
                         )
                     return found[0]
                 case ["GET", "apis", "v2beta1", "pipelines", pipeline_id, "versions"]:
@@ -148,9 +149,10 @@ class StandIn:
         what = KINDS[kind][0].replace("_", " ")
         item = self.kept[kind].get(name)
         if item is None:
-            raise refusal(
-                5, f"Failed to {verb} a {what}: ResourceNotFoundError: ", f"{what.capitalize()} {name} not found."
-            )
+            began = f"Failed to {verb} a {what}: Failed to fetch {what} {name}"
+            if kind == "pipelines":
+                began = f"Failed to {verb} a {what} {name}. Check error stack: Failed to {verb} a {what} with id {name}"
+            raise refusal(5, f"{began}: ResourceNotFoundError: ", f"{what.capitalize()} {name} not found")
         namespace = self.namespace(kind, item)
         if namespace or kind not in ("pipelines", "versions"):  # a pipeline without a namespace is shared
             self.allow(namespace, verb, what, f"Failed to {verb} a {what}: Failed to authorize the request: ")
@@ -218,6 +220,7 @@ class StandIn:
                 "description": body.get("description", ""),
                 "namespace": namespace,
                 "storage_state": "AVAILABLE",
+                "last_run_created_at": "1970-01-01T00:00:00Z",
             },
         )
 
@@ -228,7 +231,7 @@ class StandIn:
         try:
             documents = list(yaml.safe_load_all(files[0].get_payload(decode=True)))
         except (IndexError, yaml.YAMLError):
-            raise Refusal(400, {"error_message": what, "error_details": what}) from None
+            raise Refusal(400, {"error_message": what}) from None
         name, namespace = (
             query.get("name") or query.get("display_name") or files[0].get_filename(),
             query.get("namespace", ""),
@@ -238,13 +241,13 @@ class StandIn:
             if namespace and not version:
                 namespace = self.allow(namespace, "create", "pipeline", "")
         except Refusal:  # the real one keeps the reason to its own log
-            raise Refusal(400, {"error_message": what, "error_details": what}) from None
+            raise Refusal(400, {"error_message": what}) from None
         what += "" if version else " and a pipeline version"
         try:
             spec, platform = parse(documents)
         except Refusal as error:  # since 2.17 it says why
             status, text = (400, error.body["details"][0]["message"]) if self.since >= (2, 17) else (500, what)
-            raise Refusal(status, {"error_message": text, "error_details": text}) from None
+            raise Refusal(status, {"error_message": text}) from None
         rivals = [
             item
             for item in self.kept["versions" if version else "pipelines"].values()
@@ -252,7 +255,7 @@ class StandIn:
             and (item["pipeline_id"] == pipeline["pipeline_id"] if version else item.get("namespace", "") == namespace)
         ]
         if rivals:
-            raise Refusal(409, {"error_message": what, "error_details": what})
+            raise Refusal(409, {"error_message": what})
         common = {
             "name": name,
             "display_name": query.get("display_name", name),
@@ -307,6 +310,13 @@ class StandIn:
 
     def create_recurring_run(self, body: dict) -> dict:
         where = "Failed to create a recurring run: "
+        cron = body.get("trigger", {}).get("cron_schedule", {}).get("cron", "").split()
+        if cron and len(cron) not in (5, 6):
+            raise invalid(
+                "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). Error: Expected 5 to "
+                f"6 fields, found {len(cron)}: {' '.join(cron)}",
+                where.replace(": ", " due to conversion error: "),
+            )
         kept = self.prepare("recurringruns", body, where)
         spec, platform, named = self.source(body, where)
         arguments(spec, body.get("runtime_config", {}).get("parameters", {}), self.overrides)
@@ -329,7 +339,7 @@ class StandIn:
         """Return what is kept of a body as it came, with an experiment that exists and may be used."""
         experiment = self.kept["experiments"].get(body.get("experiment_id", ""))
         if experiment is None and (body.get("experiment_id") or self.namespaces is not None):
-            raise refusal(5, f"{where}ResourceNotFoundError: ", f"Experiment {body.get('experiment_id')} not found.")
+            raise refusal(5, f"{where}ResourceNotFoundError: ", f"Experiment {body.get('experiment_id')} not found")
         if experiment is None:
             default = [item for item in self.kept["experiments"].values() if item["display_name"] == "Default"]
             experiment = default[0] if default else self.create_experiment({"display_name": "Default"})
@@ -343,7 +353,8 @@ class StandIn:
         return (
             {key: body[key] for key in kept if key in body}
             | {"experiment_id": experiment["experiment_id"]}
-            | ({"namespace": namespace} if kind == "recurringruns" else {})
+            | {"service_account": body.get("service_account") or "pipeline-runner"}
+            | ({"namespace": namespace or "kubeflow"} if kind == "recurringruns" else {})
         )
 
     def delete(self, kind: str, item: dict) -> dict:
@@ -359,41 +370,3 @@ class StandIn:
             self.workflows.pop(name).stop()
         del self.kept[kind][name]
         return {}
-
-    # --- Kubernetes --------------------------------------------------------------------------------
-
-    def pods(self, namespace: str, query: dict) -> dict:
-        if self.namespaces is not None and namespace not in self.namespaces:
-            raise status(
-                403,
-                "Forbidden",
-                f'pods is forbidden: User "{USER}" cannot list resource "pods" in API group '
-                f'"" in the namespace "{namespace}"',
-            )
-        wanted = [pair.split("=", 1) for pair in query.get("labelSelector", "").replace("==", "=").split(",") if pair]
-        items = [
-            pod
-            for key, flow in self.workflows.items()
-            for pod in flow.pods(self.namespace("runs", self.kept["runs"][key]) or "kubeflow")
-            if pod["metadata"]["namespace"] == namespace
-        ]
-        return {
-            "kind": "PodList",
-            "apiVersion": "v1",
-            "metadata": {},
-            "items": [
-                pod for pod in items if all(pod["metadata"]["labels"].get(key) == value for key, value in wanted)
-            ],
-        }
-
-    def log(self, namespace: str, pod: str, query: dict) -> str:
-        for item in self.pods(namespace, {})["items"]:
-            if item["metadata"]["name"] == pod:
-                if query.get("container", "main") != "main":
-                    return ""
-                workflow = self.workflows[item["metadata"]["labels"]["pipeline/runid"]]
-                lines = workflow.log(item["metadata"]["annotations"]["workflows.argoproj.io/node-name"]).splitlines(
-                    True
-                )
-                return "".join(lines[-int(query["tailLines"]) :] if query.get("tailLines") else lines)
-        raise status(404, "NotFound", f'pods "{pod}" not found')

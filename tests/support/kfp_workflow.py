@@ -18,11 +18,12 @@ import textwrap
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+
+from helpers.cluster.runs import node_id
 
 
 def now() -> str:
@@ -35,7 +36,7 @@ def executors(platform: dict) -> dict[str, dict]:
 
 
 class Workflow:
-    """What runs one run: a child process with `kfp.local`, and the pods and tasks that the real backend would show."""
+    """What runs one run: a child process with `kfp.local`, and the nodes that the real backend would show."""
 
     def __init__(self, run: dict, spec: dict, platform: dict, arguments: dict, folder: Path, slow: float, lock) -> None:
         self.run, self.lock, self.folder = run, lock, folder / run["run_id"]
@@ -100,78 +101,55 @@ class Workflow:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def nodes(self) -> Iterator[tuple[str, str, str, str, str | None, str]]:
-        """Yield path, pod's template, state, start, end and name of all that Argo would make of this run."""
-        state = self.run["state"]
-        yield self.name, "", state, self.begun, self.ended, self.name
+    def nodes(self) -> Iterator[tuple[str, str, str, str | None]]:
+        """Yield name, state, start and end of all that Argo would make of this run; all of it is to be tried again."""
+        state, begun, ended = self.run["state"], self.begun, self.ended
+        found = [(self.name, state, begun, ended)]
         if state != "PENDING":
-            broken = state == "FAILED" and not self.tasks
-            yield (
-                f"{self.name}.root-driver",
-                "system-dag-driver",
-                "FAILED" if broken else "SUCCEEDED",
-                self.begun,
-                self.begun,
-                "root-driver",
-            )
-            yield f"{self.name}.root", "", state, self.begun, self.ended, "root"
+            root, broken = f"{self.name}(0).root", state == "FAILED" and not self.tasks
+            found += [
+                (f"{root}-driver", "FAILED" if broken else "SUCCEEDED", begun, begun),
+                (root, state, begun, ended),
+            ]
         for name, task in self.tasks.items():
-            path = f"{self.name}.root.{name}"
-            yield (
-                f"{path}-driver",
-                "system-container-driver",
-                "SUCCEEDED",
-                task["begun"],
-                task["begun"],
-                f"{name}-driver",
-            )
-            times = task["state"], task["begun"], task["ended"]
-            yield path, "", *times, name
-            yield f"{path}.executor", "system-container-impl", *times, "executor"
+            path, times = f"{self.name}(0).root(0).{name}", (task["state"], task["begun"], task["ended"])
+            found += [(f"{path}-driver", "SUCCEEDED", task["begun"], task["begun"]), (path, *times)]
+            found += [(f"{path}(0).executor", *times)]
+        for path, *rest in found:
+            yield path, *rest
+            yield f"{path}(0)", *rest
+
+    def node_id(self, path: str) -> str:
+        return node_id(self.name, path)
 
     def task_details(self) -> list[dict]:
-        paths = [path for path, *_ in self.nodes()]
-        return [
-            {
-                "run_id": self.run["run_id"],
-                "task_id": str(uuid.uuid5(uuid.NAMESPACE_URL, path)),
-                "display_name": name,
-                "create_time": self.run["created_at"],
-                "start_time": begun,
-                "end_time": ended or "0001-01-01T00:00:00Z",
-                "state": state,
-                "child_tasks": [
-                    {"pod_name": f"{self.name}-{zlib.crc32(child.encode())}"}
-                    for child in paths
-                    if child.rpartition(".")[0] == path
-                ],
-            }
-            for path, _, state, begun, ended, name in self.nodes()
-        ]
-
-    def pods(self, namespace: str) -> Iterator[dict]:
-        for path, template, state, *_ in self.nodes():
-            if template:
-                yield {
-                    "metadata": {
-                        "name": f"{self.name}-{template}-{zlib.crc32(path.encode())}",
-                        "namespace": namespace,
-                        "labels": {"pipeline/runid": self.run["run_id"], "workflows.argoproj.io/workflow": self.name},
-                        "annotations": {"workflows.argoproj.io/node-name": path},
-                    },
-                    "spec": {"containers": [{"name": "main"}, {"name": "wait"}]},
-                    "status": {"phase": state.capitalize()},
+        details, paths = [], [path for path, *_ in self.nodes()]
+        for path, state, begun, ended in self.nodes():
+            below = [one for one in paths if one == f"{path}(0)" or one.rpartition(".")[0] == path]
+            details.append(
+                {
+                    "run_id": self.run["run_id"],
+                    "task_id": str(uuid.uuid5(uuid.NAMESPACE_URL, path)),
+                    "display_name": path.rpartition(".")[2],
+                    "create_time": self.run["created_at"],
+                    "start_time": begun,
+                    "end_time": ended or "0001-01-01T00:00:00Z",
+                    "state": state,
+                    "state_history": [{"update_time": ended or begun, "state": state}],
                 }
+                | ({"child_tasks": [{"pod_name": self.node_id(one)} for one in below]} if below else {})
+            )
+        return details
 
-    def log(self, path: str) -> str:
-        """Return the part of the run's log that is of this node's pod."""
-        log = self.folder / "log"
-        text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text()) if log.exists() else ""
-        if path.endswith("root-driver"):
+    def log(self, node: str) -> str | None:
+        """Return the part of the run's log that is of this node's function; None if there is none."""
+        executors = {self.node_id(f"{self.name}(0).root(0).{task}(0).executor(0)"): task for task in self.tasks}
+        if node == self.node_id(f"{self.name}(0).root-driver(0)"):
             return "KFP driver\n" if self.tasks else (self.folder / "stderr").read_text()
-        task = path.removeprefix(f"{self.name}.root.").removesuffix(".executor").removesuffix("-driver")
-        if path.endswith("-driver"):
-            return "KFP driver\n"
+        if node not in executors:
+            return None
+        log, task = self.folder / "log", executors[node]
+        text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text()) if log.exists() else ""
         parts = re.findall(
             rf"Executing task '{re.escape(task)}'.*?Streamed logs:\n(.*?)"
             rf"(?:[^\n]*Task '{re.escape(task)}' finished|\Z)",

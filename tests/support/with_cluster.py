@@ -1,6 +1,6 @@
 """Give a command, or a test, the stand-in of a cluster: ``python -m tests.support.with_cluster COMMAND ...``.
 
-The stand-in plays the KFP API and Kubernetes, and the stack of this machine plays the cluster's MLflow server as the
+The stand-in plays the KFP API, and the stack of this machine plays the cluster's MLflow server as the
 overlay "proxied" sets it up: tasks have no S3 keys, files go through the server.
 """
 
@@ -12,10 +12,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
-import yaml
 from mlflow import MlflowClient
 
 from helpers import paths, stack
@@ -50,18 +48,8 @@ def cluster(**options) -> Iterator[str]:
     overrides = {"mlflow_tracking_uri": tracking_uri, "mlflow_s3_endpoint_url": servers.s3_endpoint_url or ""}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, reader, clear=True):
         with serve(overrides=overrides, **options) as url:
-            config = {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "stand-in",
-                "clusters": [{"name": "stand-in", "cluster": {"server": url}}],
-                "users": [{"name": "reader", "user": {}}],
-                "contexts": [{"name": "stand-in", "context": {"cluster": "stand-in", "user": "reader"}}],
-            }
-            (Path(folder) / "config").write_text(yaml.safe_dump(config))
             os.environ |= {
                 "KF_PIPELINES_ENDPOINT": url,
-                "KUBECONFIG": f"{folder}/config",
                 "MLFLOW_TRACKING_URI": tracking_uri,
                 "KF_PIPELINES_SA_TOKEN_PATH": f"{folder}/no-token",
             }

@@ -1,0 +1,25 @@
+"""Reach Kubeflow Pipelines on a cluster, and follow what runs there."""
+
+from helpers.cluster.api import ClusterError, check_api, endpoint, namespace, place, token
+from helpers.cluster.pipeline import arguments, check_versions, find_pipeline, for_backend, parameters
+from helpers.cluster.runs import failed_nodes, follow, read_log, said_last, state_of, task_details
+
+__all__ = [
+    "ClusterError",
+    "arguments",
+    "check_api",
+    "check_versions",
+    "endpoint",
+    "failed_nodes",
+    "find_pipeline",
+    "follow",
+    "for_backend",
+    "namespace",
+    "parameters",
+    "place",
+    "read_log",
+    "said_last",
+    "state_of",
+    "task_details",
+    "token",
+]
