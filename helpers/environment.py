@@ -15,7 +15,7 @@ from helpers import paths
 # What would change how any program of the series runs, whoever's the server is.
 _ANYWHERE = re.compile(r"PYTHON.+|UVICORN_.+|GUNICORN_.+|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|JUPYTER(LAB)?_.+")
 _ANYWHERE_PASS = re.compile(
-    r"PYTHON(HASHSEED|IOENCODING|UTF8|UNBUFFERED|DONTWRITEBYTECODE|PYCACHEPREFIX|NOUSERSITE|TZPATH|FAULTHANDLER|BREAKPOINT)"
+    r"PYTHON(HASHSEED|IOENCODING|UNBUFFERED|DONTWRITEBYTECODE|PYCACHEPREFIX|NOUSERSITE|TZPATH|FAULTHANDLER|BREAKPOINT)"
     r"|JUPYTER_(CONFIG_DIR|CONFIG_PATH|DATA_DIR|RUNTIME_DIR|PATH|PREFER_ENV_PATH|PLATFORM_DIRS|NO_CONFIG|TOKEN|IP|PORT)"
     r"|JUPYTER_(ALLOW_INSECURE_WRITES|SERVER_ROOT|SERVER_URL)"
 )
@@ -46,6 +46,10 @@ def tidy(environment: MutableMapping[str, str]) -> None:
         of_service = name.startswith(("JUPYTER_", "MLFLOW_")) and re.match("(tcp|udp)://", value)
         if foreign or of_service or name in _ONE_RUN:
             del environment[name]
+    environment["PYTHONUTF8"] = "1"  # in a locale without it MLflow's server cannot read its own files
+    if not os.access(environment.get("HOME", "/"), os.W_OK):  # as of a user without one, in a container
+        for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
+            environment.setdefault(name, str(paths.work_dir() / "home" / name.lower()))
     if ours:  # what leads to this very checkout stays
         environment["PYTHONPATH"] = str(paths.ROOT)
 

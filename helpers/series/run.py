@@ -246,6 +246,12 @@ def _execute(path: Path, output: Path, parameters: dict, progress: Progress) -> 
             f"{path.stem} failed in cell [{progress.cell}]: its kernel died, most often because memory ran out (the "
             f"series needs 2 GB).\nLook at it here: {output}"
         ) from None
+    except RuntimeError as error:
+        if "Kernel died before replying" not in str(error):
+            raise
+        raise NotebookError(
+            f"{path.stem}: its kernel did not start; what it wrote stands above. Is there a home folder, and disk space?"
+        ) from None
 
 
 def _was_meant(output: Path, cell_index: int) -> bool:

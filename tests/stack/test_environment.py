@@ -53,6 +53,7 @@ VARIABLES = [
     {"NO_PROXY": "*", "HTTP_PROXY": DEAD},
     {"http_proxy": DEAD, "https_proxy": DEAD, "no_proxy": "example.com"},
     {"UVICORN_PORT": "9", "UVICORN_RELOAD": "true", "WEB_CONCURRENCY": "7", "GUNICORN_CMD_ARGS": "--bind=x"},
+    {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     {"PYTHONSTARTUP": "/nowhere.py", "PYTHONDEVMODE": "0", "PYTHONUSERBASE": "/nowhere"},
 ]
 
@@ -96,6 +97,14 @@ def test_make_runs_its_kernels_beside_another_package_of_the_same_name(other, tm
 def test_a_kernel_whose_checks_would_not_check_is_refused(other):
     done = other.run("from helpers import begin; begin.notebook('00')", PYTHONOPTIMIZE="1")
     assert "PYTHONOPTIMIZE was set" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_user_without_a_home_runs_a_notebook(other):
+    done = other.run("-m helpers.series 01", HOME="/nonexistent")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = other.run("-m helpers.series 01", HOME="/nonexistent", IPYTHONDIR="/proc/nowhere")
+    assert done.returncode == 1 and done.stderr.strip().endswith("Is there a home folder, and disk space?")
 
 
 def test_what_passes_and_what_does_not():
