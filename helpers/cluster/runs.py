@@ -136,9 +136,14 @@ def failed_nodes(run) -> list[str]:
     """
     details = (run.run_details.task_details if run.run_details else None) or []
     failed = [task for task in details if task.state == "FAILED" and task.child_tasks]
-    of_functions = [task for task in failed if task.display_name == "executor"]
-    drivers = [task for task in failed if (task.display_name or "").endswith("-driver")]
-    return [task.child_tasks[-1].pod_name for task in of_functions or drivers]
+    of_functions = [task.child_tasks[-1].pod_name for task in failed if task.display_name == "executor"]
+    older = []  # before 2.17 nothing is wrapped to be tried again
+    for task in failed:
+        workflow = task.child_tasks[0].pod_name.rpartition("-")[0]
+        own = node_id(workflow, f"{workflow}.root.{task.display_name}.executor")
+        older += [own] if own in [child.pod_name for child in task.child_tasks] else []
+    drivers = [task.child_tasks[-1].pod_name for task in failed if (task.display_name or "").endswith("-driver")]
+    return older or of_functions or drivers
 
 
 def read_log(host: str, bearer: str | None, run_id: str, node: str) -> str:
@@ -164,10 +169,16 @@ def read_log(host: str, bearer: str | None, run_id: str, node: str) -> str:
         If the API has none; it says so with status 200.
     """
     headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-    answer = requests.get(f"{host}/apis/v1alpha1/runs/{run_id}/nodes/{node}/log", headers=headers, timeout=60)
-    if not answer.ok or answer.text.startswith('{"error_message"'):
-        raise ClusterError(f"KFP has no log of {node} in run {run_id}: {answer.text[:300]}")
-    return answer.text
+    workflow, _, number = node.rpartition("-")
+    # Some versions look for the pod by its name, in which the template of the pod stands too.
+    for name in (node, *(f"{workflow}-{kind}system-container-impl-{number}" for kind in ("", "retry-"))):
+        answer = requests.get(f"{host}/apis/v1alpha1/runs/{run_id}/nodes/{name}/log", headers=headers, timeout=60)
+        if answer.ok and not answer.text.startswith('{"error_message"'):
+            return answer.text
+    raise ClusterError(
+        f"KFP has no log of {node}; 2.15 on its own may not read any. Kubernetes has it while the pod is there: kubectl "
+        f"logs -n NAMESPACE -l pipeline/runid={run_id} -c main --tail=20"
+    )
 
 
 def said_last(log: str) -> str:

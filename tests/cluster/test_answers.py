@@ -58,7 +58,7 @@ def test_a_log_that_is_not_there_is_said_though_the_status_is_200(monkeypatch):
     (lost,) = [n for n in by_path("v1alpha1") if isinstance(RECORDED[n]["response"], dict)]
     text = json.dumps(RECORDED[lost]["response"], separators=(",", ":"))
     monkeypatch.setattr(requests, "get", lambda *_, **__: types.SimpleNamespace(ok=True, text=text))
-    with pytest.raises(cluster.ClusterError, match="KFP has no log of node-1 in run 7: .*NoSuchKey|has no log"):
+    with pytest.raises(cluster.ClusterError, match="KFP has no log of node-1; .*pipeline/runid=7"):
         cluster.read_log("http://h", None, "7", "node-1")
 
 
@@ -69,6 +69,27 @@ def test_refusals_of_the_real_one_are_told_with_causes(number):
     said = api._refusal("http://h", answer, "a-token" if one["token"] else None, "team-b")
     expected = {(401, False): "wants a token", (401, True): "another audience", (403, True): "not into the namespace"}
     assert expected[one["status"], one["token"]] in said
+
+
+def test_an_older_backend_names_the_pod_below_the_task():
+    """As 2.15.0 answered: nothing is wrapped, and what fails is the task's own executor."""
+
+    def detail(name, state, child):
+        return types.SimpleNamespace(
+            display_name=name,
+            state=state,
+            child_tasks=[types.SimpleNamespace(pod_name=f"mlflow-pipeline-2kwvq-{child}")],
+        )
+
+    details = [
+        detail("executor", "SKIPPED", 2900900850),
+        detail("root", "FAILED", 3856741291),
+        detail("mlflow-pipeline-2kwvq", "FAILED", 2149745182),
+        detail("train-from-csv", "FAILED", 1037620764),
+        detail("executor", "FAILED", 2767464086),
+    ]
+    run = types.SimpleNamespace(run_details=types.SimpleNamespace(task_details=details))
+    assert cluster.failed_nodes(run) == ["mlflow-pipeline-2kwvq-1037620764"]
 
 
 # --- the stand-in --------------------------------------------------------------------------------
