@@ -12,7 +12,7 @@ import requests
 from mlflow import MlflowClient
 from support import older
 from support.manifests import environment_of, init_of, server_of
-from support.place import end, wait_for
+from support.place import bucket, end, wait_for
 
 from helpers import paths, stack
 from helpers.stack.process import free_port
@@ -167,3 +167,18 @@ def test_the_bucket_is_made_once_and_left_alone_after(render, store):
     assert client(store).list_objects_v2(Bucket="new-one")["KeyCount"] == 1
     refused = run(BUCKET="another", AWS_SECRET_ACCESS_KEY="wrong")
     assert refused.returncode == 1 and "CreateBucket" not in refused.stderr, "a refusal is no missing bucket"
+
+
+def test_files_are_backed_up_and_restored_byte_by_byte(other):
+    stack.start()
+    os.environ.update(stack.environment())
+    boto3.DEFAULT_SESSION = None
+    kept = {"1/a/model.pkl": os.urandom(300_000), "1/a/이탈.txt": b"x", "2/empty": b""}
+    for key, content in kept.items():
+        bucket().put_object(Key=key, Body=content)
+    script = [sys.executable, "-c", (paths.DEPLOY / "mlflow" / "files.py").read_text()]
+    saved = subprocess.run([*script, "backup"], capture_output=True, check=True).stdout
+    for key in kept:
+        bucket().Object(key).delete()
+    subprocess.run([*script, "restore"], input=saved, check=True)
+    assert {entry.key: entry.get()["Body"].read() for entry in bucket().objects.all()} == kept
