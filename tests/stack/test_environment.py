@@ -1,6 +1,7 @@
 """What a reader has set for another project does not matter here; what leads to a server of theirs does."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -87,7 +88,7 @@ def test_make_runs_its_kernels_beside_another_package_of_the_same_name(other, tm
         "PYTHONHOME": "/",
     }
     makefile = (paths.ROOT / "Makefile").read_text() + "\n_one: ; @$(VENV) -m helpers.series 00\n"
-    command = ["make", "-s", "-f", "-", "_one", f"VENV={sys.executable}"]
+    command = ["make", "-s", "-f", "-", "_one", f"VENV={shlex.quote(sys.executable)}"]
     done = subprocess.run(
         command, cwd=paths.ROOT, input=makefile, capture_output=True, text=True, env=os.environ | hostile
     )
