@@ -144,7 +144,7 @@ def test_a_store_is_none(location):
     assert open_experiment(Client(), "iris") == "1"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mlflow_2_itself_is_recognised(tmp_path):
     """The real one, from the index that pip is set to."""
     old = tmp_path / "old"
