@@ -53,15 +53,27 @@ def for_backend(file: str | os.PathLike, backend: str, folder: str | os.PathLike
     -------
     pathlib.Path
         The same file, or another of the same name in the folder.
+
+    Raises
+    ------
+    ClusterError
+        If there is no such file, it is no compiled pipeline, or the copy would be written over it.
     """
-    file = Path(file)
+    file, older = Path(file), Path(folder) / Path(file).name
     if not _numbers(backend) or _numbers(backend) >= _numbers(WITH_SECURITY_CONTEXT):
         return file
-    documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    for document in documents[1:]:
-        for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-            executor.pop("securityContext", None)
-    older = Path(folder) / file.name
+    try:
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        for document in documents[1:]:
+            for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+                executor.pop("securityContext", None)
+        documents[0]["pipelineInfo"]
+    except OSError as error:
+        raise ClusterError(f"{file} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+        raise ClusterError(f"{file} is no pipeline that KFP 2 has compiled: name one of deploy/.") from None
+    if older.exists() and older.samefile(file):
+        raise ClusterError(f"The copy of {file} would take its place: call this in another folder.")
     older.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
     print(
         f"KFP {backend} does not know securityContext, which came with {WITH_SECURITY_CONTEXT}: without it, tasks run as "

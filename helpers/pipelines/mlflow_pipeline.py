@@ -114,6 +114,8 @@ def reach(work, mlflow_tracking_uri: str, patience: float):
     reasons = {
         "no-serve-artifacts|mlflow-artifacts/.*too many 503": "{} passes no files on: leave "
         "artifact_location empty, or let it serve artifacts.",
+        "alert (bad )?certificate|SSLEOFError|SSL certificate was sent": "{} wants a certificate of "
+        "yours: name its file in MLFLOW_TRACKING_CLIENT_CERT_PATH.",
         "Invalid Host header": "{} does not know that name: add it to its --allowed-hosts.",
         "[Cc]ode 401|401 Client": "{} wants a log-in, or refuses yours: set MLFLOW_TRACKING_TOKEN, "
         "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
@@ -238,6 +240,8 @@ def upload_sklearn_model_to_mlflow(
     client = mlflow.MlflowClient()
     tags = {"kfp_job_id": job_id, "model_name": model_name}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
+    if os.environ.get("MLFLOW_RUN_ID"):  # Kubeflow's MLflow plugin keeps a run for this task
+        tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
 
     def upload():
         experiment_id = open_experiment(client, experiment_name, artifact_location)

@@ -141,6 +141,20 @@ def test_an_older_backend_takes_the_copy_that_is_made_for_it(tmp_path, capsys, n
     assert theirs[0] == ours[0] and "optional: true" in older.read_text(), "secrets stay"
 
 
+def test_the_copy_for_an_older_backend_is_made_by_a_command_and_never_over_its_original(tmp_path, capsys, monkeypatch):
+    from helpers.cluster import __main__ as command
+
+    monkeypatch.chdir(tmp_path)
+    assert command.main([str(LEAN)]) == 0 and (tmp_path / LEAN.name).exists()
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    for file, says in {
+        LEAN.name: "would take its place",
+        "missing.yaml": "missing.yaml cannot be read: No such file",
+        "other.yaml": "is no pipeline that KFP 2 has compiled",
+    }.items():
+        assert command.main([file]) == 1 and says in capsys.readouterr().err
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("failing", ["model_type guess", "colour red"])
 def test_another_pipeline_goes_the_same_way(place, servers, capsys, tmp_path, failing):

@@ -192,12 +192,12 @@ def test_parameters_that_a_cluster_wraps_keep_their_names(lean):
     assert lean.client.get_run(lean(model=wrapped)).data.params == params != {}
 
 
-def test_a_run_lies_below_that_of_kubeflows_plugin(lean, monkeypatch):
-    parent = lean.client.create_run("0").info.run_id
+def test_a_run_lies_below_that_of_kubeflows_plugin(upload, monkeypatch):
+    parent = upload.client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
-    run = lean.client.get_run(lean())
+    run = upload.client.get_run(upload())
     assert run.data.tags["mlflow.parentRunId"] == parent and run.info.run_id != parent
-    assert lean.client.get_run(parent).info.status == "RUNNING", "that one is the plugin's to end"
+    assert upload.client.get_run(parent).info.status == "RUNNING", "that one is the plugin's to end"
 
 
 def test_a_new_experiment_lies_where_it_is_told(lean):

@@ -72,6 +72,13 @@ def test_tls_with_a_private_ca_lets_in_by_each_variable_that_mlflow_knows(plain,
     assert not other.work.exists(), "a server of the series was started"
 
 
+def test_a_certificate_of_the_reader_is_asked_for_by_name_and_shown(plain, other, pem):
+    with Proxy(int(plain.rpartition(":")[2]), pem=pem, asks=True) as line:
+        with pytest.raises(Exception, match="wants a certificate of yours: name its file in MLFLOW_TRACKING_CLIENT"):
+            connect(line.url, MLFLOW_TRACKING_SERVER_CERT_PATH=str(pem))
+        assert connect(line.url, MLFLOW_TRACKING_CLIENT_CERT_PATH=str(pem)).tracking_uri == line.url
+
+
 @pytest.mark.parametrize(
     ("options", "variables"),
     [

@@ -36,6 +36,8 @@ class Proxy:
         Of the dice.
     pem : pathlib.Path, optional
         A certificate with its key: the line speaks TLS, and the server behind it need not.
+    asks : bool
+        Whether it wants a certificate of the client too, of the CA in that file.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Proxy:
         delay: float = 0,
         seed: int = 0,
         pem: Path | None = None,
+        asks: bool = False,
     ) -> None:
         self._port, self._marker, self._number, self._action = port, marker, number, action
         self._drop, self._delay, self._dice = drop, delay, random.Random(seed)
@@ -58,6 +61,9 @@ class Proxy:
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if pem else None
         if pem:
             self._tls.load_cert_chain(pem)
+        if asks:
+            self._tls.load_verify_locations(pem)
+            self._tls.verify_mode = ssl.CERT_REQUIRED
 
     def __enter__(self) -> Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
