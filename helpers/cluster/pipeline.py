@@ -64,10 +64,11 @@ def for_backend(file: str | os.PathLike, backend: str, folder: str | os.PathLike
         return file
     try:
         documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        for document in documents[1:]:
-            for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-                executor.pop("securityContext", None)
         documents[0]["pipelineInfo"]
+        for document in documents[1:]:
+            tasks = document["platforms"]["kubernetes"].get("deploymentSpec", {}).get("executors", {})
+            for executor in tasks.values():
+                executor.pop("securityContext", None)
     except OSError as error:
         raise ClusterError(f"{file} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, AttributeError):

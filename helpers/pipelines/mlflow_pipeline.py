@@ -114,8 +114,8 @@ def reach(work, mlflow_tracking_uri: str, patience: float):
     reasons = {
         "no-serve-artifacts|mlflow-artifacts/.*too many 503": "{} passes no files on: leave "
         "artifact_location empty, or let it serve artifacts.",
-        "alert (bad )?certificate|SSLEOFError|SSL certificate was sent": "{} wants a certificate of "
-        "yours: name its file in MLFLOW_TRACKING_CLIENT_CERT_PATH.",
+        "alert (unknown ca|decrypt|(bad )?certificate)|SSL certificate |'EOF occurred": "{} wants "
+        "a certificate, or refuses yours: name its file in MLFLOW_TRACKING_CLIENT_CERT_PATH.",
         "Invalid Host header": "{} does not know that name: add it to its --allowed-hosts.",
         "[Cc]ode 401|401 Client": "{} wants a log-in, or refuses yours: set MLFLOW_TRACKING_TOKEN, "
         "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",

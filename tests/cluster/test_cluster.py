@@ -146,6 +146,9 @@ def test_the_copy_for_an_older_backend_is_made_by_a_command_and_never_over_its_o
 
     monkeypatch.chdir(tmp_path)
     assert command.main([str(LEAN)]) == 0 and (tmp_path / LEAN.name).exists()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "no_tasks.yaml").write_text("pipelineInfo: {}\n---\nplatforms: {kubernetes: {}}\n")
+    assert command.main(["elsewhere/no_tasks.yaml"]) == 0, "a Kubernetes part without a task's settings"
     (tmp_path / "other.yaml").write_text("a: 1\n")
     for file, says in {
         LEAN.name: "would take its place",

@@ -88,6 +88,8 @@ def of_mlflow_2(path):
         (lambda path: (302, {"Location": "/login"}, "") if "api" in path else (200, {}, PAGE), "is a web page, as for a log-in"),
         (lambda path: (200, {"Content-Type": "text/html"}, PAGE), "is a web page, as for a log-in"),
         (lambda path: (403, {"Content-Type": "text/html"}, PAGE), "is a web page|lets you in, but not"),
+        (lambda path: (400, {}, "<html>No required SSL certificate was sent"), "wants a certificate"),  # nginx
+        (lambda path: (400, {}, "<html>The SSL certificate error"), "wants a certificate, or refuses yours"),
         (lambda path: (200, {}, "[]"), "no MLflow server"),
         (lambda path: (200, {}, "hello"), "no MLflow server"),
         (lambda path: (404, {}, PAGE), "no MLflow server|web page"),

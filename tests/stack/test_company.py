@@ -72,11 +72,20 @@ def test_tls_with_a_private_ca_lets_in_by_each_variable_that_mlflow_knows(plain,
     assert not other.work.exists(), "a server of the series was started"
 
 
-def test_a_certificate_of_the_reader_is_asked_for_by_name_and_shown(plain, other, pem):
+def test_a_certificate_of_the_reader_is_asked_for_by_name_and_shown(plain, other, pem, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    theirs = company.certificate(tmp_path / "theirs")
+    says = "wants a certificate, or refuses yours: name its file in MLFLOW_TRACKING_CLIENT_CERT_PATH"
     with Proxy(int(plain.rpartition(":")[2]), pem=pem, asks=True) as line:
-        with pytest.raises(Exception, match="wants a certificate of yours: name its file in MLFLOW_TRACKING_CLIENT"):
-            connect(line.url, MLFLOW_TRACKING_SERVER_CERT_PATH=str(pem))
+        for own in ({}, {"MLFLOW_TRACKING_CLIENT_CERT_PATH": str(theirs)}):
+            with pytest.raises(stack.StackError, match=says):
+                connect(line.url, MLFLOW_TRACKING_SERVER_CERT_PATH=str(pem), **own)
         assert connect(line.url, MLFLOW_TRACKING_CLIENT_CERT_PATH=str(pem)).tracking_uri == line.url
+
+
+def test_a_server_that_hangs_up_is_not_said_to_want_a_certificate(other):
+    with Proxy(9) as line, pytest.raises(stack.StackError, match="speaks no TLS|No MLflow server answers"):
+        connect(line.url.replace("http:", "https:"))
 
 
 @pytest.mark.parametrize(
