@@ -40,8 +40,8 @@ fresh:  ## Begin anew: your copies are set aside, the originals copied again
 	@$(VENV) -m helpers.series.copies fresh
 project:  ## Write a small project of your own, with the pipeline for your data, to FOLDER=/path/to/churn
 	@$(VENV) -m helpers.project "$${FOLDER-}"
-cluster-check:  ## Run notebook 06 against the cluster at KF_PIPELINES_ENDPOINT
-	@$(VENV) -m helpers.series 06 --params "$${PARAMS-}"
+cluster-check:  ## Send all pipelines and notebook 06 to your cluster; PACKAGES=1 needs no image, RECORD=1 renews README's table
+	@$(VENV) -m helpers.cluster.check $${PACKAGES:+--packages} $${RECORD:+--record} --params "$${PARAMS-}"
 workshop:  ## Start one MLflow server for a class; LEARNERS=30 says how many
 	@$(VENV) -m helpers.workshop start --learners "$${LEARNERS:-30}"
 wheels:  ## Collect all packages in wheels/ or FOLDER=...; elsewhere make run WHEELS=/path/to/it needs no internet
