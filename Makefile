@@ -15,7 +15,7 @@ SET_UP = p=$${PYTHON:-$$(command -v python3 python3.13 python3.12 python3.11 | h
 TEST = $(VENV) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300
 
-READERS = run lab fresh project cluster-check workshop wheels stop
+READERS = run lab fresh project cluster-check cluster cluster-down workshop wheels stop
 MAINTAINERS = lint hooks lab-originals refresh exercises bench faults lock audit versions
 .PHONY: help set-up set-up-maintainer set-up-browser clean distclean test test-all test-nightly pictures $(READERS) $(MAINTAINERS)
 
@@ -42,6 +42,10 @@ project:  ## Write a small project of your own, with the pipeline for your data,
 	@$(VENV) -m helpers.project "$${FOLDER-}"
 cluster-check:  ## Send all pipelines and notebook 06 to your cluster; PACKAGES=1 needs no image, RECORD=1 renews README's table
 	@$(VENV) -m helpers.cluster.check $${PACKAGES:+--packages} $${RECORD:+--record} --params "$${PARAMS-}"
+cluster:  ## Make a cluster in Docker with kind, with all that the series needs, and check it; again is harmless
+	@$(VENV) -m helpers.cluster.kind up $${PACKAGES:+--packages} $${RECORD:+--record} --params "$${PARAMS-}"
+cluster-down:  ## Delete that cluster
+	@$(VENV) -m helpers.cluster.kind down
 workshop:  ## Start one MLflow server for a class; LEARNERS=30 says how many
 	@$(VENV) -m helpers.workshop start --learners "$${LEARNERS:-30}"
 wheels:  ## Collect all packages in wheels/ or FOLDER=...; elsewhere make run WHEELS=/path/to/it needs no internet

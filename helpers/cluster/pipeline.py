@@ -30,7 +30,7 @@ def check_versions(sdk: str, backend: str) -> None:
     ClusterError
         If the backend is older than `LOWEST_BACKEND`.
     """
-    if _numbers(backend) and _numbers(backend) < _numbers(LOWEST_BACKEND):
+    if numbers(backend) and numbers(backend) < numbers(LOWEST_BACKEND):
         raise ClusterError(
             f"The cluster runs KFP {backend}, and this pipeline needs {LOWEST_BACKEND} or newer. Upgrade the cluster, "
             f"or compile with its version; this is {sdk}."
@@ -60,7 +60,7 @@ def for_backend(file: str | os.PathLike, backend: str, folder: str | os.PathLike
         If there is no such file, it is no compiled pipeline, or the copy would be written over it.
     """
     file, older = Path(file), Path(folder) / Path(file).name
-    if not _numbers(backend) or _numbers(backend) >= _numbers(WITH_SECURITY_CONTEXT):
+    if not numbers(backend) or numbers(backend) >= numbers(WITH_SECURITY_CONTEXT):
         return file
     try:
         documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
@@ -83,7 +83,7 @@ def for_backend(file: str | os.PathLike, backend: str, folder: str | os.PathLike
     return older
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
