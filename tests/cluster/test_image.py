@@ -89,20 +89,25 @@ def test_the_workflow_runs_pinned_actions_with_the_least_rights():
     found = workflow()
     assert found[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the word "on" as true
     assert found["permissions"] == {}
-    (job,) = found["jobs"].values()
-    assert job["permissions"] == {"contents": "read", "packages": "write"}
-    uses = [step["uses"] for step in job["steps"] if "uses" in step]
+    build, publish = (found["jobs"][name] for name in ("build", "publish"))
+    assert build["permissions"] == {"contents": "read", "packages": "write"}
+    assert publish["permissions"] == {"packages": "write"} and publish["needs"] == "build"
+    processors = [entry["processor"] for entry in build["strategy"]["matrix"]["include"]]
+    assert (
+        all(f'"$name-{processor}"' in publish["steps"][0]["run"] for processor in processors) and len(processors) == 2
+    )
+    uses = [step["uses"] for step in build["steps"] if "uses" in step]
     assert uses and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", use) for use in uses), uses
-    for step in job["steps"]:
+    for step in build["steps"] + publish["steps"]:
         assert ("uses" in step) != ("run" in step)
         assert "${{" not in step.get("run", ""), "what comes from outside goes through env"
         assert subprocess.run(["bash", "-n", "-c", step.get("run", "")]).returncode == 0
-    assert job["steps"][0]["with"] == {"persist-credentials": False}
-    assert any("docker build -f deploy/image/Dockerfile" in step.get("run", "") for step in job["steps"])
+    assert build["steps"][0]["with"] == {"persist-credentials": False}
+    assert any("docker build -f deploy/image/Dockerfile" in step.get("run", "") for step in build["steps"])
 
 
 def test_the_workflow_publishes_only_a_tag_that_is_the_images_version():
-    (check,) = [s["run"] for s in workflow()["jobs"]["publish"]["steps"] if s.get("name", "").startswith("The tag")]
+    (check,) = [s["run"] for s in workflow()["jobs"]["build"]["steps"] if s.get("name", "").startswith("The tag")]
     version = mlflow_pipeline.IMAGE.rpartition(":")[2]
     for tag, code in ((f"v{version}", 0), ("v9.9.9", 1), (version, 1)):
         own = os.environ | {"IMAGE": mlflow_pipeline.IMAGE, "GITHUB_REF_NAME": tag}

@@ -11,7 +11,8 @@ from helpers import paths
 from helpers.cluster import kind
 
 PROGRAM = """
-    #!{python}
+    #!/bin/sh
+    ''''exec "{python}" "$0" "$@" # '''  # a Python whose path has a space
     # A stand-in: notes what it was asked, answers from files, and fails where a file says so.
     import pathlib, sys
 

@@ -16,9 +16,10 @@ from support.kfp_server import serve
 from helpers import cluster
 from helpers.cluster import ports
 
-KUBECTL = '''
-    #!{python}
-    """A stand-in for kubectl: shows a kubeconfig, and passes a port on to 127.0.0.1:TARGET; "lost pod" ends it once."""
+KUBECTL = """
+    #!/bin/sh
+    ''''exec "{python}" "$0" "$@" # '''  # a Python whose path has a space
+    # A stand-in for kubectl: shows a kubeconfig, and passes a port on to 127.0.0.1:TARGET; "lost pod" ends it once.
     import json, os, pathlib, socket, sys, threading
 
     here = pathlib.Path(__file__).parent
@@ -49,7 +50,7 @@ KUBECTL = '''
         other = socket.create_connection(("127.0.0.1", targets[service]))
         for pair in ((one, other), (other, one)):
             threading.Thread(target=copy, args=pair, daemon=True).start()
-'''
+"""
 VIEW = {"current-context": "kind-test", "clusters": [{"cluster": {"server": "https://127.0.0.1:6443"}}]}
 
 
