@@ -112,8 +112,9 @@ def check_api(host: str, bearer: str | None, user_namespace: str) -> tuple[str, 
             )
     except requests.RequestException as error:
         raise ClusterError(
-            f"No KFP API answers at {host} ({type(error).__name__}). On a laptop, forward its port in another terminal: "
-            "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888 - or set KF_PIPELINES_ENDPOINT."
+            f"No KFP API answers at {host} ({type(error).__name__}). Where kubectl has a cluster "
+            "(kubectl config use-context NAME), its port is forwarded for you; by hand: kubectl port-forward -n kubeflow "
+            "svc/ml-pipeline 8888:8888 - or set KF_PIPELINES_ENDPOINT."
         ) from None
     if answer.ok and "json" in answer.headers.get("Content-Type", ""):
         return health.get("tag_name") or "unknown", multi_user
